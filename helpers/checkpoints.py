@@ -1,0 +1,124 @@
+"""Training runs on disk: a folder for each, with its configuration, photos, weights and history."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from helpers import workspace
+from helpers.networks import Generator
+
+MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
+
+
+class Run:
+    """A training run by its name: the folder `runs/<name>` of the workspace.
+
+    It holds, per phase ("warmup", "adversarial"): `<phase>.safetensors` (the generator for use), `<phase>.json` (the
+    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step); and `manifest.csv`.
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.path = workspace.folder("runs") / name
+
+    def file(self, phase, ending=".safetensors"):
+        """Return the path of one of the run's files."""
+        return self.path / f"{phase}{ending}"
+
+    def has(self, phase):
+        """Say whether a phase has left a generator here."""
+        return self.file(phase).exists()
+
+    def begin(self, phase, cfg, photos, start=None):
+        """Make room for a phase: what an earlier one of the same name left is set aside, never lost.
+
+        photos: the prepared `PhotoSet`; start: name of the run whose warmup an adversarial phase goes on from.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        old = list(self.path.glob(f"{phase}*"))
+        if old:
+            aside = self.path / time.strftime(f"earlier-{phase}-%Y%m%d-%H%M%S")
+            aside.mkdir(exist_ok=True)
+            for file in old:
+                file.replace(aside / file.name)
+            print(f"an earlier {phase} of run {self.name!r} was set aside in {aside}")
+        text = json.dumps({**asdict(cfg), "start": start or self.name}, indent=1)
+        write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text))
+        photos.manifest.to_csv(self.path / "manifest.csv", index=False)
+
+    def save(self, phase, generator, cfg):
+        """Write a generator's weights, with its architecture and the configuration in the file's metadata."""
+        metadata = {"architecture": json.dumps(generator.architecture), "config": cfg.to_json()}
+        state = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
+        write_atomically(self.file(phase), lambda path: save_file(state, path, metadata))
+
+    def log(self, phase, history, steps):
+        """Write what was measured, per epoch and per step."""
+        for table, ending in ((history, "_history.csv"), (steps, "_steps.csv")):
+            write_atomically(self.file(phase, ending), lambda path, table=table: table.to_csv(path, index=False))
+
+    def load(self, phase):
+        """Return the generator that a phase left, on the CPU, in evaluation mode; raises as `load_generator`."""
+        return load_generator(self.file(phase), MADE_BY[phase])
+
+    def settings(self, phase):
+        """Return the configuration that a phase was trained with, as a dict."""
+        return json.loads(self.file(phase, ".json").read_text())
+
+    def table(self, phase, kind="history"):
+        """Return the phase's "history" (a row per epoch) or "steps" as a table, empty if there is none."""
+        path = self.file(phase, f"_{kind}.csv")
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def runs():
+    """Return all runs of the workspace that hold a generator, the oldest first."""
+    folders = [path for path in workspace.folder("runs").iterdir() if list(path.glob("*.safetensors"))]
+    return [Run(path.name) for path in sorted(folders, key=lambda path: path.stat().st_ctime)]
+
+
+def warmup_of(cfg):
+    """Return the run whose warmup an adversarial phase starts from: that of `cfg.run`, else the profile's.
+
+    Raises FileNotFoundError that names the notebook to run when there is neither.
+    """
+    for name in (cfg.run, cfg.profile):
+        if Run(name).has("warmup"):
+            return Run(name)
+    raise FileNotFoundError(missing(Run(cfg.run).file("warmup"), MADE_BY["warmup"]))
+
+
+def missing(path, notebook):
+    """Return the message for a file that an earlier notebook makes."""
+    return f"{path} is missing. Notebook {notebook} makes it: run that first, with the same profile and workspace."
+
+
+def load_generator(path, notebook="04_adversarial_training"):
+    """Return the generator of a weights file, in evaluation mode.
+
+    Raises FileNotFoundError that names the notebook which makes the file, ValueError for a file that is damaged
+    or holds something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(missing(path, notebook))
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        generator = Generator(weights=None, **json.loads(metadata["architecture"]))
+        generator.load_state_dict(load_file(path))
+    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
+    return generator.eval()
+
+
+def write_atomically(path, write):
+    """Let `write` fill a temporary file beside `path`, then put it in place, so that no half file is ever seen."""
+    temporary = path.with_name(path.name + ".part")
+    write(temporary)
+    temporary.replace(path)

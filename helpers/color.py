@@ -1,0 +1,50 @@
+"""CIELAB and back, the normalised L and ab that the networks see, and colourfulness."""
+
+import torch
+from kornia.color import lab_to_rgb as _lab_to_rgb
+from kornia.color import rgb_to_lab as _rgb_to_lab
+
+
+def rgb_to_L_ab(rgb):
+    """Split photos into normalised lightness and chrominance.
+
+    rgb: (N, 3, H, W) in [0, 1], sRGB. Returns L (N, 1, H, W) = L*/50 - 1 and ab (N, 2, H, W) = ab*/128,
+    both in [-1, 1], float32 (CIE 1976, white D65).
+    """
+    lab = _rgb_to_lab(rgb.float())
+    return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
+
+
+def L_ab_to_lab(L, ab):
+    """Join normalised L (N, 1, H, W) and ab (N, 2, H, W) to CIE units: L* in [0, 100], a* and b* in [-128, 128]."""
+    return torch.cat([(L.float() + 1) * 50, ab.float() * 128], dim=1)
+
+
+def L_ab_to_rgb(L, ab):
+    """Turn normalised L and ab into photos, differentiably.
+
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]. Returns rgb (N, 3, H, W) in [0, 1], float32. Colours out
+    of gamut are clipped, and the gradient passes the clip as if it were not there: a plain clip has no
+    gradient outside, and the generator could never come back (the straight-through estimator, Bengio
+    et al. 2013).
+    """
+    rgb = _lab_to_rgb(L_ab_to_lab(L, ab), clip=False)
+    return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
+
+
+def to_8bit(rgb):
+    """Round photos (N, 3, H, W) to what an 8-bit file holds: in [0, 1], in steps of 1/255."""
+    return (rgb.clamp(0, 1) * 255).round() / 255
+
+
+def colourfulness(rgb):
+    """Measure how colourful photos are (Hasler and Suesstrunk 2003, signed opponents).
+
+    rgb: (N, 3, H, W) in [0, 1]. Returns (N,) on the scale of 8-bit values: 0 is grey, about 15 slightly,
+    45 averagely, 80 highly colourful.
+    """
+    red, green, blue = (rgb.float() * 255).flatten(2).unbind(1)
+    opponents = torch.stack([red - green, (red + green) / 2 - blue])
+    spread = opponents.std(dim=-1, correction=0).square().sum(0).sqrt()
+    offset = opponents.mean(dim=-1).square().sum(0).sqrt()
+    return spread + 0.3 * offset

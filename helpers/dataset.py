@@ -1,0 +1,140 @@
+"""From a folder of photos to a prepared set: found, selected by rules, resized, split, listed in a manifest."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import skimage
+import torch
+from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
+
+from helpers import selection, workspace
+from helpers.selection import read_rgb
+
+KAGGLE_HANDLE = "aayush9753/image-colorization-dataset/versions/1"
+SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
+SAMPLES += ("camera.png", "moon.png")  # these two are grey: a rule drops them
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class PhotoSet:
+    """A prepared set: `folder` with PNG files, `manifest` (a row per chosen photo), `dropped` (the others, and why)."""
+
+    folder: Path
+    manifest: pd.DataFrame
+    dropped: pd.DataFrame
+
+    def names(self, split):
+        """Return the file names of one split, in the manifest's order."""
+        return self.manifest.loc[self.manifest["split"] == split, "name"].tolist()
+
+    def load(self, split, limit=None):
+        """Return the photos of a split, or its first `limit`, as uint8 (N, 3, size, size).
+
+        Raises ValueError for an unknown or empty split, OSError for a photo that is gone.
+        """
+        names = self.names(split)[:limit]
+        if not names:
+            raise ValueError(f"No photos in split {split!r} of {self.folder}; its splits are {', '.join(SPLITS)}.")
+        return torch.from_numpy(np.stack([read_rgb(self.folder / name) for name in names])).permute(0, 3, 1, 2)
+
+
+def download_kaggle():
+    """Return the folder of the 5,000 colour photos of Kaggle's "Image Colorization Dataset", downloaded if need be.
+
+    Raises RuntimeError, with the other choices, when Kaggle cannot be reached.
+    """
+    import kagglehub  # asks for its credentials when imported: only who wants Kaggle pays for that
+
+    try:
+        return Path(kagglehub.dataset_download(KAGGLE_HANDLE)) / "data" / "train_color"
+    except Exception as error:  # kagglehub has an error of its own for every way to fail
+        raise RuntimeError(
+            f"Kaggle's photos cannot be downloaded ({type(error).__name__}: {error}). Connect to the network, or use "
+            'data_source="folder" with photos_folder="your/photos", or data_source="sample".'
+        ) from error
+
+
+def sample_photos():
+    """Return a folder with the photos that scikit-image ships, each cut into four quarters in a folder of its own."""
+    folder, shipped = workspace.local("scikit-image"), Path(skimage.__file__).parent / "data"
+    for name in SAMPLES:
+        bgr = cv2.imread(str(shipped / name))
+        for i, half in enumerate(np.array_split(bgr, 2)):
+            for j, quarter in enumerate(np.array_split(half, 2, axis=1)):
+                target = folder / Path(name).stem / f"{i}{j}.png"
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():
+                    cv2.imwrite(str(target), quarter)
+    return folder
+
+
+def find_photos(cfg):
+    """Return the folder that `cfg.data_source` stands for and its photo files, sorted.
+
+    Raises FileNotFoundError for a missing or empty folder, RuntimeError when Kaggle cannot be reached.
+    """
+    sources = {"kaggle": download_kaggle, "sample": sample_photos, "folder": lambda: Path(cfg.photos_folder)}
+    folder = sources[cfg.data_source]().expanduser()
+    if not folder.is_dir() or not str(cfg.photos_folder or folder):
+        raise FileNotFoundError(f"There is no folder {folder}: photos_folder must name one that holds photos.")
+    suffixes = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(suffixes))} in it and below.")
+    return folder, paths
+
+
+def prepare(cfg):
+    """Return the prepared set of a configuration: found where an earlier call left it, else made.
+
+    Photos are selected by the rules of `selection`, a sample of `cfg.n_photos` is drawn, split 80/10/10 by
+    source photo, centre-cropped to a square, resized to `cfg.size` (OpenCV bilinear) and written as PNG.
+
+    Raises as `find_photos` does, and ValueError when fewer than ten photos pass the rules.
+    """
+    fields = ("data_source", "photos_folder", "n_photos", "size", "min_colourfulness", "seed")
+    recipe = json.dumps({name: getattr(cfg, name) for name in fields}, sort_keys=True)
+    folder = workspace.local(f"{cfg.data_source}-{cfg.size}px-{hashlib.sha256(recipe.encode()).hexdigest()[:8]}")
+    if not (folder / "manifest.csv").exists():
+        _make(cfg, folder)
+    tables = [pd.read_csv(folder / name, keep_default_na=False) for name in ("manifest.csv", "dropped.csv")]
+    return PhotoSet(folder, *tables)
+
+
+def _make(cfg, folder):
+    """Select, split and write the photos of a set; the manifest comes last, so that half a set is not taken for one."""
+    source, paths = find_photos(cfg)
+    looks = pd.DataFrame(thread_map(selection.look_at, paths, desc="looking at photos", leave=False))
+    looks["source"] = [path.relative_to(source).as_posix() for path in paths]
+    looks["rule"] = selection.apply_rules(looks, cfg)
+    looks["group"] = [Path(s).parts[0] for s in looks["source"]] if cfg.data_source == "sample" else looks["source"]
+    chosen = selection.draw(looks[looks["rule"] == ""], cfg.n_photos, cfg.seed)
+    if len(chosen) < 10:
+        raise ValueError(
+            f"Only {len(chosen)} photos of {source} pass the rules ({looks['rule'].value_counts().to_dict()}); "
+            "at least 10 are needed. Lower `size` or `min_colourfulness`, or add photos."
+        )
+    chosen["split"] = selection.split(chosen["group"].tolist(), cfg.seed)
+    chosen["name"] = [f"photo{i:05d}.png" for i in range(len(chosen))]
+    for row in tqdm(chosen.itertuples(), total=len(chosen), desc="resizing", leave=False):
+        square = centre_square(read_rgb(source / row.source), cfg.size)
+        cv2.imwrite(str(folder / row.name), cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
+    columns = ["source", "width", "height", "sha256", "colourfulness"]
+    looks[looks["rule"] != ""][[*columns, "rule"]].to_csv(folder / "dropped.csv", index=False)
+    (folder / "source.txt").write_text(str(source))
+    chosen[["name", "split", "group", *columns]].to_csv(folder / "manifest.csv", index=False)
+
+
+def centre_square(rgb, size):
+    """Crop uint8 (H, W, 3) to its centre square, resized to (size, size, 3): OpenCV bilinear, nothing stretched."""
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return cv2.resize(rgb[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_LINEAR)

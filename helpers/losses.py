@@ -1,0 +1,126 @@
+"""The generator's loss as a list of named, weighted terms; adversarial, L1 and perceptual losses."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+
+import lpips
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.color import L_ab_to_rgb
+
+
+@dataclass
+class Prediction:
+    """What a loss term may look at: a batch, what the generator made of it, and the discriminator.
+
+    L (N, 1, H, W), ab and ab_pred (N, 2, H, W) in [-1, 1]; rgb (N, 3, H, W) in [0, 1], the truth. `rgb_pred` and
+    `fake_logits` are computed when a term first asks for them, once a batch.
+    """
+
+    L: torch.Tensor
+    ab: torch.Tensor
+    rgb: torch.Tensor
+    ab_pred: torch.Tensor
+    discriminator: nn.Module | None = None
+    autocast: Callable = nullcontext  # makes the context in which a term may run a network of its own
+
+    @cached_property
+    def rgb_pred(self):
+        """The predicted photo (N, 3, H, W) in [0, 1], differentiable."""
+        return L_ab_to_rgb(self.L, self.ab_pred)
+
+    @cached_property
+    def fake_logits(self):
+        """The discriminator's patch logits for the prediction; raises ValueError in the warmup, which has none."""
+        if self.discriminator is None:
+            raise ValueError("A GAN term needs a discriminator: give one to the Trainer.")
+        return self.discriminator(self.L, self.ab_pred)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One line of the generator's loss: `weight` times `function(prediction)`, logged and plotted as `name`."""
+
+    name: str
+    weight: float
+    function: Callable[[Prediction], torch.Tensor]
+
+
+def total_loss(terms, prediction):
+    """Return the weighted sum of the terms, and the value of each term before its weight, by name."""
+    values = {term.name: term.function(prediction) for term in terms}
+    return sum(term.weight * values[term.name] for term in terms), values
+
+
+def l1_loss(prediction):
+    """Return the mean |ab - ab_pred|, in the [-1, 1] scale."""
+    return F.l1_loss(prediction.ab_pred.float(), prediction.ab)
+
+
+def gan_loss(prediction):
+    """Return how far the discriminator is from calling the prediction real (binary cross-entropy of its logits)."""
+    return bce(prediction.fake_logits, 1.0)
+
+
+def bce(logits, target):
+    """Return the mean binary cross-entropy of logits against one target, 1 (real) or 0 (fake)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float32))
+
+
+def discriminator_losses(real_logits, fake_logits):
+    """Return L_real and L_fake; the discriminator's loss is half their sum (Goodfellow et al. 2014)."""
+    return bce(real_logits, 1.0), bce(fake_logits, 0.0)
+
+
+class Perceptual(nn.Module):
+    """LPIPS on a VGG-16 trunk, frozen, head included (Zhang et al. 2018).
+
+    weights: "IMAGENET1K_V1", or None for a trunk that was never trained; its numbers then rank colours but are
+    no LPIPS that can be compared with anybody's. Call it with two photos (N, 3, H, W) in [0, 1] for (N,), at
+    least 0; `loss(prediction)` is the mean over a batch.
+
+    Raises RuntimeError when the weights can neither be found nor downloaded.
+    """
+
+    def __init__(self, weights="IMAGENET1K_V1"):
+        super().__init__()
+        self.name = "LPIPS" if weights else "LPIPS (untrained trunk)"
+        self.model = load_lpips(weights).eval().requires_grad_(False)  # lpips leaves its head trainable
+
+    def train(self, mode=True):
+        """Stay in evaluation mode: LPIPS has dropout in its head."""
+        return super().train(False)
+
+    def features(self, rgb, autocast=nullcontext):
+        """Return the five feature maps of photos, each pixel's vector scaled to length 1, in fp32."""
+        x = self.model.scaling_layer(rgb * 2 - 1).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            maps = self.model.net(x)
+        return [lpips.normalize_tensor(feature.float()) for feature in maps]
+
+    def forward(self, rgb, truth, autocast=nullcontext):
+        pairs = zip(self.model.lins, self.features(rgb, autocast), self.features(truth, autocast), strict=True)
+        return sum(lin((ours - theirs) ** 2).mean((1, 2, 3)) for lin, ours, theirs in pairs)
+
+    def loss(self, prediction):
+        """Return the mean LPIPS between the predicted photo and the truth, as a loss term."""
+        return self(prediction.rgb_pred, prediction.rgb, prediction.autocast).mean()
+
+
+def load_lpips(weights):
+    """Return the lpips package's VGG model; raises RuntimeError, with what to do, when there is no network."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
+            model = lpips.LPIPS(net="vgg", pnet_rand=weights is None, verbose=False)
+        return model.to(memory_format=torch.channels_last)
+    except OSError as error:
+        raise RuntimeError(
+            f"The VGG-16 weights of LPIPS cannot be downloaded ({error}). Connect to the network, or put the file in "
+            f"{torch.hub.get_dir()}/checkpoints, or set lpips_weights=None (an untrained trunk: a weak stand-in)."
+        ) from error

@@ -1,0 +1,96 @@
+"""PSNR, SSIM, LPIPS, L1 and colourfulness of colorized photos as the user gets them; baselines; tables."""
+
+import numpy as np
+import pandas as pd
+import torch
+from skimage.metrics import structural_similarity
+
+from helpers.batches import Batches
+from helpers.color import L_ab_to_rgb, colourfulness, rgb_to_L_ab, to_8bit
+
+REPORT = pd.DataFrame(
+    {"PSNR mean": [22.53], "PSNR best": [30.96], "SSIM mean": [0.9162], "SSIM best": [0.933]},
+    index=["the report (100 photos of Kaggle's set, 255 px)"],
+)
+HIGHER_IS_BETTER = {"PSNR": True, "SSIM": True, "L1": False, "LPIPS": False}
+
+
+def psnr(rgb, truth):
+    """Return the peak signal-to-noise ratio of each photo in dB; rgb and truth (N, 3, H, W) in [0, 1]."""
+    return -10 * (rgb - truth).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
+
+
+def ssim(rgb, truth):
+    """Return each photo's structural similarity (Wang et al. 2004), a list; both (N, 3, H, W) in [0, 1]."""
+    pairs = zip(rgb.cpu().numpy(), truth.cpu().numpy(), strict=True)
+    return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0)) for a, b in pairs]
+
+
+def ab_error(rgb, truth):
+    """Return the mean |ab - ab'| of each photo, in the [-1, 1] scale; both (N, 3, H, W) in [0, 1]."""
+    return (rgb_to_L_ab(rgb)[1] - rgb_to_L_ab(truth)[1]).abs().mean((1, 2, 3))
+
+
+def measure(rgb, truth, perceptual=None, with_ssim=True):
+    """Return a table of metrics, one row a photo.
+
+    rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
+    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colourfulness, truth (the truth's colourfulness).
+    """
+    rgb = to_8bit(rgb)
+    columns = {"L1": ab_error(rgb, truth), "PSNR": psnr(rgb, truth)}
+    if perceptual is not None:
+        columns["LPIPS"] = perceptual(rgb, truth)
+    columns |= {"colourfulness": colourfulness(rgb), "truth": colourfulness(truth)}
+    table = pd.DataFrame({name: values.detach().cpu().double().numpy() for name, values in columns.items()})
+    if with_ssim:
+        table.insert(2, "SSIM", ssim(rgb, truth))
+    return table
+
+
+@torch.no_grad()
+def colorize_all(colorize, photos, device="cpu", batch_size=16):
+    """Colorize photos from their lightness alone; returns uint8 (N, 3, H, W) on the CPU.
+
+    colorize: a function of L (N, 1, H, W), such as a generator in evaluation mode, that returns ab (N, 2, H, W).
+    photos: uint8 (N, 3, H, W).
+    """
+    batches = Batches(photos, batch_size, device)
+    return torch.cat([(L_ab_to_rgb(b.L, colorize(b.L).float()) * 255).round().byte().cpu() for b in batches])
+
+
+@torch.no_grad()
+def measure_all(colorized, photos, perceptual=None, device="cpu", with_ssim=True, batch_size=16):
+    """Return `measure`'s table for uint8 photos (N, 3, H, W) in batches."""
+    pairs = zip(colorized.split(batch_size), photos.split(batch_size), strict=True)
+    tables = [measure(a.to(device) / 255, b.to(device) / 255, perceptual, with_ssim) for a, b in pairs]
+    return pd.concat(tables, ignore_index=True)
+
+
+def grey(L):
+    """Colorize with no colour at all: ab = 0. The first of two baselines that a model has to beat."""
+    return torch.zeros_like(L).repeat(1, 2, 1, 1)
+
+
+def mean_colour(photos):
+    """Return the second baseline: a function of L that paints all in the mean ab of uint8 photos (N, 3, H, W)."""
+    mean = torch.stack([batch.ab.mean((0, 2, 3)) for batch in Batches(photos, 1)]).mean(0)
+    return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
+
+
+def summary(tables):
+    """Return a row per colorizer: mean, median, best, worst of each metric, and colourfulness as a share of truth's.
+
+    tables: a dict of name -> `measure` table.
+    """
+    rows = {}
+    for name, table in tables.items():
+        row = {}
+        for metric in [m for m in HIGHER_IS_BETTER if m in table]:
+            ordered = np.sort(table[metric])[:: -1 if HIGHER_IS_BETTER[metric] else 1]
+            row |= {f"{metric} mean": table[metric].mean(), f"{metric} median": table[metric].median()}
+            row |= {f"{metric} best": ordered[0], f"{metric} worst": ordered[-1]}
+        row["colourfulness"] = table["colourfulness"].mean()
+        row["of truth"] = table["colourfulness"].mean() / table["truth"].mean()
+        rows[name] = row
+    return pd.DataFrame(rows).T

@@ -1,0 +1,109 @@
+"""The rules by which photos are chosen, and the split that keeps what belongs together on one side."""
+
+import hashlib
+
+import cv2
+import numpy as np
+import torch
+
+from helpers.color import colourfulness
+
+THUMB = 16
+HASH_BITS = 8  # of 64: how many may differ in a near-duplicate
+THUMB_LEVELS = 8.0  # of 255: how far thumbnails of near-duplicates may lie apart
+
+
+def read_rgb(path):
+    """Read a photo as uint8 (H, W, 3), turned as its EXIF data says; raises OSError naming an unreadable file."""
+    try:
+        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # an empty file, or more pixels than OpenCV takes
+        bgr = None
+    if bgr is None:
+        raise OSError(f"{path} cannot be read as a photo")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def look_at(path):
+    """Return what the rules need to know of a photo file: readable, size, colourfulness, sha256, hash and thumbnail."""
+    look = {"readable": False, "width": 0, "height": 0, "colourfulness": 0.0, "sha256": "", "hash": 0, "thumb": None}
+    try:
+        rgb = read_rgb(path)
+    except OSError:
+        return look
+    height, width = rgb.shape[:2]
+    small = cv2.resize(rgb, (min(width, 256), min(height, 256)), interpolation=cv2.INTER_AREA)
+    thumb = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return {
+        "readable": True,
+        "width": width,
+        "height": height,
+        "colourfulness": round(colourfulness(torch.from_numpy(small).permute(2, 0, 1)[None] / 255).item(), 2),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "hash": difference_hash(small),
+        "thumb": thumb.ravel(),
+    }
+
+
+def difference_hash(rgb):
+    """Return a 64-bit hash of a uint8 photo (H, W, 3): is each pixel of 8x8 brighter than its right neighbour?
+
+    Photos that look alike have hashes that differ in few bits (Krawetz 2013, "dHash").
+    """
+    grey = cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA)
+    return int.from_bytes(np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes(), "big")
+
+
+def apply_rules(looks, cfg):
+    """Return for every photo the first rule that drops it, or "".
+
+    looks: a table of `look_at` rows. The rules, in order: "cannot be read", "smaller than N px", "near-grey"
+    (colourfulness below `cfg.min_colourfulness`), "near-duplicate" (of an earlier photo that stays).
+    """
+    small = looks[["width", "height"]].min(axis=1) < cfg.size
+    rules = np.select(
+        [~looks["readable"], small, looks["colourfulness"] < cfg.min_colourfulness],
+        ["cannot be read", f"smaller than {cfg.size} px", "near-grey"],
+        default="",
+    ).astype(object)
+    kept = np.flatnonzero(rules == "")
+    if len(kept):
+        again = near_duplicates(np.array(looks["hash"].iloc[kept], np.uint64), np.stack(looks["thumb"].iloc[kept]))
+        rules[kept[again]] = "near-duplicate"
+    return rules
+
+
+def near_duplicates(hashes, thumbs):
+    """Return which photos (a mask) look like an earlier one: few hash bits apart, and alike in a colour thumbnail.
+
+    hashes: (N,) uint64 from `difference_hash`; thumbs: (N, D) float32 in [0, 255].
+    """
+    duplicate = np.zeros(len(hashes), bool)
+    for i in range(1, len(hashes)):
+        near = np.flatnonzero(np.bitwise_count(hashes[:i] ^ hashes[i]) <= HASH_BITS)
+        near = near[~duplicate[near]]
+        duplicate[i] = bool((np.abs(thumbs[near] - thumbs[i]).mean(axis=1) < THUMB_LEVELS).any())
+    return duplicate
+
+
+def shuffled(keys, seed):
+    """Return the keys in an order that `seed` and each key's own text decide, whatever order they came in."""
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+
+
+def draw(looks, count, seed):
+    """Return a seeded sample of at most `count` rows of a table with unique `sha256`, in the table's order."""
+    wanted = set(shuffled(looks["sha256"], seed)[:count])
+    return looks[looks["sha256"].isin(wanted)].copy()
+
+
+def split(groups, seed):
+    """Return "train", "validation" or "test" for each photo, 80/10/10, members of one group together.
+
+    groups: one name per photo; photos with the same name (parts of one picture) never part.
+    """
+    order = shuffled(set(groups), seed)
+    tenth = max(1, round(len(order) / 10))
+    side = dict.fromkeys(order, "train")
+    side |= dict.fromkeys(order[-2 * tenth :], "validation") | dict.fromkeys(order[-tenth:], "test")
+    return [side[group] for group in groups]

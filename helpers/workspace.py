@@ -1,0 +1,105 @@
+"""Where things live, on Colab or elsewhere; the seed, the device and its precision; showing source."""
+
+import inspect
+import os
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from IPython.display import Code
+
+PROJECT = Path(__file__).resolve().parent.parent
+DRIVE = Path("/content/drive/MyDrive")
+
+
+def on_colab():
+    """Say whether this Python runs on Google Colab."""
+    return "google.colab" in sys.modules
+
+
+def root():
+    """Return the folder for results that must outlive the machine.
+
+    `COLORIZE_WORKSPACE` names it. Without that it is `colorization/` on a mounted Google Drive,
+    else `artifacts/` in the project.
+
+    Raises OSError, with what to do, when the folder cannot be made.
+    """
+    named = os.environ.get("COLORIZE_WORKSPACE")
+    drive = on_colab() and DRIVE.is_dir()
+    path = Path(named) if named else DRIVE / "colorization" if drive else PROJECT / "artifacts"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"The workspace {path} cannot be made ({error.strerror}). "
+            "Set COLORIZE_WORKSPACE to a folder that you may write to."
+        ) from error
+    return path.resolve()
+
+
+def local(*parts):
+    """Return a folder on this machine's own disk, where prepared photos go: Drive is slow for many files."""
+    base = Path("/content") if on_colab() and not os.environ.get("COLORIZE_WORKSPACE") else root()
+    path = base.joinpath("data", *parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def folder(name):
+    """Return the folder `name` of the workspace, made if absent: runs, figures or tables."""
+    path = root() / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def seed_everything(seed):
+    """Seed Python, NumPy and PyTorch, all devices, with the integer `seed`."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def native_precision():
+    """Return the fastest precision that this machine has in hardware: "bf16", "fp16" or "no" (fp32).
+
+    A T4 emulates bf16, slowly, and PyTorch calls that supported unless it is asked not to count it.
+    """
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if torch.backends.mps.is_available():
+        return "no"
+    probe = getattr(torch.cpu, "get_capabilities", dict)()
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return "bf16" if probe.get("avx512_bf16") or probe.get("amx_bf16") or asked() else "no"
+
+
+def make_accelerator(precision="auto"):
+    """Return the accelerate object that places networks and runs them in the given precision.
+
+    `precision` is "auto" (what the hardware has), "fp32", "bf16" or "fp16".
+    """
+    mixed = {"auto": native_precision(), "fp32": "no"}.get(precision, precision)
+    # accelerate refuses a second precision in one process; a student who changes the cell means it
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision=mixed)
+
+
+def describe(accelerator, cfg):
+    """Print the machine, the precision, the seed and where results go."""
+    device = accelerator.device
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    print(f"device     {device.type} ({name}), PyTorch {torch.__version__}")
+    print(f"precision  {precision}; losses, Lab and metrics in fp32")
+    print(f"seed       {cfg.seed}")
+    print(f"workspace  {root()}")
+
+
+def source(*things):
+    """Return the source of functions or classes of the helpers as one highlighted display."""
+    return Code("\n\n".join(inspect.getsource(thing).rstrip() for thing in things), language="python")
