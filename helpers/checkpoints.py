@@ -82,6 +82,25 @@ def runs():
     return [Run(path.name) for path in sorted(folders, key=lambda path: path.stat().st_ctime)]
 
 
+def comparable_runs(cfg, photos):
+    """Return the runs that may be compared on the test photos of a `PhotoSet`; print which are left out, and why.
+
+    A run has to come from the same source of photos, and must not have trained on any of these test photos.
+    """
+    test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
+    for run in runs():
+        settings = run.settings(next(phase for phase in MADE_BY if run.has(phase)))
+        theirs = pd.read_csv(run.path / "manifest.csv")
+        seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
+        if settings["data_source"] != cfg.data_source:
+            print(f"left out: {run.name!r} learned from other photos ({settings['data_source']})")
+        elif seen:
+            print(f"left out: {run.name!r} trained on {seen} of these test photos (another seed, size or number)")
+        else:
+            chosen.append(run)
+    return chosen
+
+
 def warmup_of(cfg):
     """Return the run whose warmup an adversarial phase starts from: that of `cfg.run`, else the profile's.
 

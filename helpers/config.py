@@ -31,6 +31,7 @@ class Config:
     # photos
     data_source: str = "kaggle"  # or folder (your own photos), sample (what scikit-image ships)
     photos_folder: str = ""  # for data_source="folder"
+    show_folder: str = ""  # photos for the last section of notebook 05; empty: those that scikit-image ships
     n_photos: int = 1500
     size: int = 255  # pixels on a side
     min_colourfulness: float = 6.0  # Hasler-Suesstrunk; below it a photo counts as grey
@@ -78,7 +79,8 @@ class Config:
 
         notebook: the number of the calling notebook. Its `changes` are kept in the workspace, and the
             notebooks after it start from them too; what holds is printed.
-        `COLORIZE_PHOTOS` names a folder of photos to train on in place of the profile's.
+        `COLORIZE_PHOTOS` names a folder of photos to train on in place of the profile's, `COLORIZE_SHOW` one of
+        photos to show the result on.
 
         Raises ValueError for an unknown profile, field or choice.
         """
@@ -91,6 +93,7 @@ class Config:
         values = {"profile": name, **PROFILES[name]}
         if photos := os.environ.get("COLORIZE_PHOTOS"):
             values |= {"data_source": "folder", "photos_folder": photos}
+        values["show_folder"] = os.environ.get("COLORIZE_SHOW", "")
         if notebook is not None:
             cls(**values | changes)  # refuse a wrong value before it is kept
             changes = _keep_changes(name, notebook, changes)
@@ -119,12 +122,12 @@ PROFILES = {
         "val_photos": 64,
     },
     "smoke": {
+        "seed": 24,  # puts ordinary photos, not the stars, into validation and test
         "data_source": "sample",
         "size": 64,
         "encoder_weights": None,
         "res_blocks": 1,
         "lpips_weights": None,
-        "batch_size": 4,
         "warmup_epochs": 2,
         "adversarial_epochs": 2,
         "warmup_lr": 2e-4,

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from helpers import selection, workspace
-from helpers.selection import read_rgb
+from helpers.selection import UNREADABLE, read_rgb
 
 KAGGLE_HANDLE = "aayush9753/image-colorization-dataset/versions/1"
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
@@ -43,6 +43,13 @@ class PhotoSet:
         if not names:
             raise ValueError(f"No photos in split {split!r} of {self.folder}; its splits are {', '.join(SPLITS)}.")
         return torch.from_numpy(np.stack([read_rgb(self.folder / name) for name in names])).permute(0, 3, 1, 2)
+
+    def examples(self, rule, count=4, size=128):
+        """Return up to `count` photos that a rule dropped, uint8 (3, size, size); none for unreadable files."""
+        source = Path((self.folder / "source.txt").read_text())
+        names = self.dropped.loc[self.dropped["rule"] == rule, "source"].head(count)
+        squares = [] if rule == UNREADABLE else [centre_square(read_rgb(source / name), size) for name in names]
+        return [torch.from_numpy(square).permute(2, 0, 1) for square in squares]
 
 
 def download_kaggle():
@@ -81,14 +88,32 @@ def find_photos(cfg):
     Raises FileNotFoundError for a missing or empty folder, RuntimeError when Kaggle cannot be reached.
     """
     sources = {"kaggle": download_kaggle, "sample": sample_photos, "folder": lambda: Path(cfg.photos_folder)}
+    if cfg.data_source == "folder" and not cfg.photos_folder:
+        raise FileNotFoundError('data_source="folder" needs photos_folder="the/folder/with/your/photos".')
     folder = sources[cfg.data_source]().expanduser()
-    if not folder.is_dir() or not str(cfg.photos_folder or folder):
-        raise FileNotFoundError(f"There is no folder {folder}: photos_folder must name one that holds photos.")
+    return folder, list_photos(folder)
+
+
+def list_photos(folder):
+    """Return the photo files in a folder and below, sorted; raises FileNotFoundError if there are none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}: name one that holds photos.")
     suffixes = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(suffixes))} in it and below.")
-    return folder, paths
+    return paths
+
+
+def load_squares(folder, size, limit=8):
+    """Return the first photos of a folder, or without one scikit-image's colour ones, as uint8 (N, 3, size, size).
+
+    Raises FileNotFoundError for a missing or empty folder, OSError naming a photo that cannot be read.
+    """
+    shipped = Path(skimage.__file__).parent / "data"
+    paths = list_photos(Path(folder).expanduser()) if folder else [shipped / name for name in SAMPLES[:5]]
+    squares = [centre_square(read_rgb(path), size) for path in paths[:limit]]
+    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 
 def prepare(cfg):

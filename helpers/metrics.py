@@ -94,3 +94,49 @@ def summary(tables):
         row["of truth"] = table["colourfulness"].mean() / table["truth"].mean()
         rows[name] = row
     return pd.DataFrame(rows).T
+
+
+def ab_of(photos):
+    """Return the ab channels (N, 2, H, W) of uint8 photos (N, 3, H, W), in CIE units."""
+    return rgb_to_L_ab(photos.float() / 255)[1] * 128
+
+
+def edge_report(colorized, photos, threshold=8.0, reach=3):
+    """Say, photo by photo, how colours behave at the truth's colour edges: do they bleed across?
+
+    colorized, photos: uint8 (N, 3, H, W). An edge is where ab changes by more than `threshold` CIE units from a pixel
+    to the next; what lies within `reach` pixels of one is near. Columns: mean ab error near edges and elsewhere (CIE
+    units), and the share of the truth's colour contrast across edges that is there: 1 is sharp, 0 all washed out.
+    """
+    truth, ours = ab_of(photos), ab_of(colorized)
+    contrast = [torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt() for ab in (truth, ours)]
+    edge = contrast[0] > threshold
+    near = torch.nn.functional.max_pool2d(edge.float(), 2 * reach + 1, 1, reach) > 0
+    error = (truth - ours).norm(dim=1)
+
+    def mean(values, where):
+        return (values * where).sum((1, 2)) / where.sum((1, 2))
+
+    columns = {"error near edges": mean(error, near), "error elsewhere": mean(error, ~near)}
+    columns["edge contrast kept"] = mean(contrast[1], edge) / mean(contrast[0], edge)
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+
+
+def hue_report(named, photos, bins=12, least=10.0):
+    """Say, hue by hue, how much of the truth's colour is there: which colours go grey?
+
+    named: a dict of name -> uint8 photos (N, 3, H, W); photos: the truth. Pixels of a chroma of at least `least` CIE
+    units are sorted by the truth's hue; the value is the mean predicted ab along the truth's own direction over the
+    truth's chroma: 1 is full colour, 0 grey, below 0 the opposite colour.
+    """
+    truth = ab_of(photos)
+    chroma = truth.norm(dim=1)
+    hue = torch.rad2deg(torch.atan2(truth[:, 1], truth[:, 0])) % 360
+    sector = ((hue + 180 / bins) % 360 / (360 / bins)).long()
+    table = pd.DataFrame(index=pd.Index([i * 360 / bins for i in range(bins)], name="hue"))
+    masks = [(sector == i) & (chroma >= least) for i in range(bins)]
+    table["share of pixels"] = [mask.float().mean().item() for mask in masks]
+    for name, colorized in named.items():
+        along = (ab_of(colorized) * truth).sum(1) / chroma.clamp(min=1e-6)
+        table[name] = [(along[m].sum() / chroma[m].sum()).item() if m.any() else float("nan") for m in masks]
+    return table

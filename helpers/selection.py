@@ -8,6 +8,7 @@ import torch
 
 from helpers.color import colourfulness
 
+UNREADABLE = "cannot be read"
 THUMB = 16
 HASH_BITS = 8  # of 64: how many may differ in a near-duplicate
 THUMB_LEVELS = 8.0  # of 255: how far thumbnails of near-duplicates may lie apart
@@ -63,7 +64,7 @@ def apply_rules(looks, cfg):
     small = looks[["width", "height"]].min(axis=1) < cfg.size
     rules = np.select(
         [~looks["readable"], small, looks["colourfulness"] < cfg.min_colourfulness],
-        ["cannot be read", f"smaller than {cfg.size} px", "near-grey"],
+        [UNREADABLE, f"smaller than {cfg.size} px", "near-grey"],
         default="",
     ).astype(object)
     kept = np.flatnonzero(rules == "")

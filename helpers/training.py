@@ -184,6 +184,6 @@ def collapse_warnings(row):
         found.append("the discriminator has won (over 99% right): the generator learns little from it.")
     if row.get("D right on real", 1) < 0.05 or row.get("D right on fake", 1) < 0.05:
         found.append("the discriminator has collapsed to one answer: it calls everything real, or everything fake.")
-    if row.get("val colourfulness", 1) < 0.1 * row.get("val truth", 0):
-        found.append("the photos have gone grey: under 10% of the truth's colourfulness.")
+    if "D real" in row and row["val colourfulness"] < 0.1 * row["val truth"]:
+        found.append("the photos are grey: under 10% of the truth's colourfulness.")
     return found

@@ -1,0 +1,49 @@
+# make run                          all notebooks on scikit-image's sample photos, in about two minutes
+# make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
+# make run PROFILE=paper            the report's recipe; wants a GPU
+# make test                         everything that must hold
+# make test-colab                   the same against the packages that Colab has preinstalled
+# SHOW=folder                       photos for the last section of notebook 05
+
+PROFILE ?= smoke
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SERIES = $(sort $(wildcard notebooks/0*.ipynb))
+ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
+full = $(if $(1),$(shell realpath "$(1)"))
+
+.PHONY: run test check test-colab
+
+run: $(VENV)/installed
+	@mkdir -p artifacts/notebooks
+	@export COLORIZE_PROFILE="$(PROFILE)" COLORIZE_PHOTOS="$(call full,$(PHOTOS))" COLORIZE_SHOW="$(call full,$(SHOW))"; \
+	for notebook in $(notdir $(SERIES)); do \
+		echo "== $$notebook (profile $(PROFILE))"; \
+		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file /dev/stdout \
+			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
+	done; \
+	echo "== done: notebooks, runs, figures and tables are in artifacts/"
+
+test: $(VENV)/installed
+	@$(MAKE) --no-print-directory check
+
+check:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q tests
+	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
+		COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" \
+		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 $(ALL)
+
+test-colab:
+	$(PYTHON) -m venv .venv-colab
+	.venv-colab/bin/python -m pip install -q -r tests/colab.txt
+	.venv-colab/bin/python tests/colab_setup.py
+	.venv-colab/bin/python -m pip install -q -c tests/colab.txt -r requirements.txt
+	$(MAKE) --no-print-directory check VENV=.venv-colab
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@

@@ -1,0 +1,41 @@
+"""Run the notebooks' setup cell as on Colab, and show that it changes no package that was there.
+
+Called by `make test-colab`, in an environment that holds what Colab has preinstalled.
+"""
+
+import contextlib
+import json
+import sys
+import tempfile
+import types
+from importlib.metadata import distributions
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def installed():
+    """Return the version of every installed package."""
+    return {package.metadata["Name"]: package.version for package in distributions()}
+
+
+def main():
+    """Run the setup cell in an empty folder with a stand-in for `google.colab`; exit with 1 if a package changed."""
+    notebook = json.loads((PROJECT / "notebooks" / "01_dataset.ipynb").read_text())
+    sources = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    setup = next(source for source in sources if "REPOSITORY" in source)
+    setup = setup.replace('REPOSITORY = ""', f"REPOSITORY = {str(PROJECT)!r}")
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+    before = installed()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        exec(setup, {})
+        assert (Path(folder) / "colorization" / "helpers" / "config.py").exists()
+    after = installed()
+    changed = {name: (version, after.get(name)) for name, version in before.items() if after.get(name) != version}
+    print("the setup cell added:", sorted(f"{name} {after[name]}" for name in after.keys() - before.keys()))
+    print("the setup cell changed:", changed or "nothing")
+    sys.exit(bool(changed))
+
+
+if __name__ == "__main__":
+    main()

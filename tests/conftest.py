@@ -1,0 +1,77 @@
+"""What all tests share: a workspace of their own, no outside settings, fixed seeds, and a few things slow to make."""
+
+import os
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+matplotlib.use("Agg")
+
+from helpers import dataset, workspace  # noqa: E402
+from helpers.config import Config  # noqa: E402
+from helpers.losses import Perceptual  # noqa: E402
+
+KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
+
+
+@pytest.fixture(autouse=True)
+def sandbox(tmp_path, monkeypatch):
+    """Give every test an empty workspace, the smoke profile and the same seed."""
+    monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("COLORIZE_PROFILE", "smoke")
+    monkeypatch.delenv("COLORIZE_PHOTOS", raising=False)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cfg():
+    """The smoke profile in fp32, whatever the machine."""
+    return Config.from_profile(precision="fp32")
+
+
+@pytest.fixture
+def accelerator():
+    return workspace.make_accelerator("fp32")
+
+
+@pytest.fixture(scope="session")
+def sample_photos(tmp_path_factory):
+    """The prepared photos of the smoke profile, made once; read-only for the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORIZE_WORKSPACE", str(tmp_path_factory.mktemp("photos")))
+        patch.setenv("COLORIZE_PROFILE", "smoke")
+        patch.delenv("COLORIZE_PHOTOS", raising=False)
+        return dataset.prepare(Config.from_profile())
+
+
+@pytest.fixture(scope="session")
+def perceptual():
+    """LPIPS on a trunk that was never trained: it needs no network."""
+    return Perceptual(None)
+
+
+@pytest.fixture(scope="session")
+def kaggle_cache():
+    """The folder KAGGLEHUB_CACHE, where it holds the photos of Kaggle's set."""
+    cache = os.environ.get("KAGGLEHUB_CACHE", "")
+    if not cache or not (Path(cache) / KAGGLE_FOLDER).is_dir():
+        pytest.skip(f"the folder KAGGLEHUB_CACHE={cache!r} does not hold {KAGGLE_FOLDER}")
+    return Path(cache)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty cache for downloaded weights, and no network to fill it from."""
+    from urllib.error import URLError
+
+    def refuse(*args, **kwargs):
+        raise URLError("no network in this test")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", refuse)

@@ -1,0 +1,134 @@
+"""The profiles, what is refused, and the changes that notebooks pass on to the notebooks after them."""
+
+import dataclasses
+
+import pytest
+
+from helpers.config import PROFILES, Config
+
+
+@pytest.mark.parametrize("profile", ["paper", "laptop", "smoke"])
+def test_every_profile_can_be_had_by_its_name(monkeypatch, profile):
+    monkeypatch.setenv("COLORIZE_PROFILE", profile)
+    cfg = Config.from_profile()
+    assert cfg.profile == profile and cfg.run == profile
+    assert {name: getattr(cfg, name) for name in PROFILES[profile]} == PROFILES[profile]
+
+
+def test_paper_is_the_reports_recipe(monkeypatch):
+    monkeypatch.setenv("COLORIZE_PROFILE", "paper")
+    cfg = Config.from_profile()
+    assert (cfg.n_photos, cfg.size, cfg.batch_size, cfg.encoder, cfg.res_blocks) == (1500, 255, 8, "resnet18", 9)
+    assert (cfg.lambda_l1, cfg.lambda_perc) == (50, 10)
+    assert (cfg.warmup_lr, cfg.adversarial_lr, cfg.beta1, cfg.beta2, cfg.clip_norm) == (1e-4, 1e-4, 0.5, 0.999, 1)
+    assert cfg.warmup_epochs == 20 and 100 <= cfg.adversarial_epochs <= 120
+    assert (cfg.flip, cfg.rotation, cfg.crop, cfg.jitter) == (0.5, 15, 0.8, 0.3)
+    assert cfg.encoder_weights == cfg.lpips_weights == "IMAGENET1K_V1"
+
+
+def test_smoke_needs_no_network(cfg):
+    assert cfg.data_source == "sample" and cfg.encoder_weights is None and cfg.lpips_weights is None
+
+
+@pytest.mark.parametrize(("gpu", "profile"), [(True, "paper"), (False, "laptop")])
+def test_without_a_named_profile_the_machine_decides(monkeypatch, gpu, profile):
+    monkeypatch.delenv("COLORIZE_PROFILE")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert Config.from_profile().profile == profile
+
+
+def test_unknown_profile_is_refused_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv("COLORIZE_PROFILE", "papre")
+    with pytest.raises(ValueError, match=r"papre.*paper.*laptop.*smoke"):
+        Config.from_profile()
+
+
+def test_unknown_field_is_refused_by_its_name():
+    with pytest.raises(ValueError, match="bach_size"):
+        Config.from_profile(bach_size=4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("data_source", "kagle", ["kaggle", "folder", "sample"]),
+        ("encoder", "resnet50", ["resnet18", "resnet34"]),
+        ("schedule", "linear", ["constant", "cosine"]),
+        ("precision", "fp8", ["auto", "fp32", "bf16", "fp16"]),
+    ],
+)
+def test_wrong_choice_is_refused_with_the_allowed_ones(cfg, field, value, allowed):
+    for make in (Config.from_profile, cfg.replace):
+        with pytest.raises(ValueError, match=field) as caught:
+            make(**{field: value})
+        assert all(choice in str(caught.value) for choice in [value, *allowed])
+
+
+def test_configuration_cannot_be_changed_by_accident(cfg):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cfg.size = 128
+    assert cfg.replace(size=128).size == 128 and cfg.size == 64
+
+
+def test_a_change_of_an_earlier_notebook_holds_in_a_later_one():
+    Config.from_profile(1, size=96)
+    assert Config.from_profile(3).size == 96
+    assert Config.from_profile(1, size=96).size == 96
+
+
+def test_a_change_of_a_later_notebook_does_not_reach_an_earlier_one():
+    Config.from_profile(3, size=96)
+    assert Config.from_profile(1).size == 64
+    assert Config.from_profile(4).size == 96
+
+
+def test_notebooks_count_as_numbers_not_as_text():
+    Config.from_profile(2, size=96)
+    assert Config.from_profile(10).size == 96
+    Config.from_profile(10, size=128)
+    assert Config.from_profile(2, size=96).size == 96
+
+
+def test_a_change_that_is_taken_back_is_gone_in_later_notebooks():
+    Config.from_profile(1, size=96, batch_size=2)
+    Config.from_profile(1, batch_size=2)
+    later = Config.from_profile(3)
+    assert later.size == 64 and later.batch_size == 2
+
+
+def test_the_later_of_two_changes_wins():
+    Config.from_profile(1, size=96)
+    assert Config.from_profile(2, size=128).size == 128
+    assert Config.from_profile(3).size == 128
+    assert Config.from_profile(1, size=96).size == 96
+
+
+def test_another_profile_ignores_the_changes(monkeypatch):
+    Config.from_profile(1, batch_size=3)
+    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
+    assert Config.from_profile(3).batch_size == Config(**PROFILES["laptop"]).batch_size != 3
+
+
+def test_changes_without_a_notebook_are_not_kept():
+    assert Config.from_profile(size=96).size == 96
+    assert Config.from_profile(3).size == 64
+
+
+def test_a_refused_change_is_not_kept():
+    with pytest.raises(ValueError):
+        Config.from_profile(1, size=96, encoder="resnet50")
+    assert Config.from_profile(3).size == 64
+
+
+def test_what_holds_is_printed(capsys):
+    Config.from_profile(1, size=96)
+    capsys.readouterr()
+    Config.from_profile(3)
+    printed = capsys.readouterr().out
+    assert "smoke" in printed and "size" in printed and "96" in printed
+
+
+def test_a_folder_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
+    monkeypatch.setenv("COLORIZE_PHOTOS", str(tmp_path))
+    cfg = Config.from_profile()
+    assert cfg.data_source == "folder" and cfg.photos_folder == str(tmp_path)

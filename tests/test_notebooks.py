@@ -1,0 +1,74 @@
+"""What holds for every notebook: the same opening, no outputs, and a setup cell that finds its way anywhere."""
+
+import subprocess
+import sys
+
+import nbclient
+import nbformat
+import pytest
+from notebook_tools import PROJECT, edit, printed, read, run
+
+PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
+COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
+SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def setup_cell(name):
+    return next(cell.source for cell in read(name).cells if "REPOSITORY" in cell.source and cell.cell_type == "code")
+
+
+def on_colab(name, repository):
+    """Return a notebook with a stand-in for google.colab in front and the project's address filled in."""
+    notebook = edit(read(name), 'REPOSITORY = ""', f"REPOSITORY = {repository!r}")
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(COLAB))
+    return notebook
+
+
+def test_all_notebooks_share_one_setup_cell_of_less_than_ten_lines():
+    setups = {code_cells(path)[0].source for path in PATHS}
+    assert len(setups) == 1
+    assert sum(bool(line.strip()) for line in setups.pop().splitlines()) < 10
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_notebook_is_tidy(path):
+    cells = code_cells(path)
+    assert all(not cell.outputs or "keep_output" in cell.metadata.get("tags", []) for cell in cells)
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 40
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_every_notebook_of_the_series_has_a_solution_and_exercises(name):
+    text = "\n".join(cell.source for cell in read(name).cells)
+    assert 2 <= text.count("**Your turn ") <= 4
+    assert text.count("*Expect*") == text.count("**Your turn ")
+    assert (PROJECT / "notebooks" / "solutions" / f"{name}.ipynb").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "notebooks/solutions"])
+def test_setup_finds_the_helpers_from(folder):
+    code = setup_cell("01_dataset") + "\nimport helpers; print(helpers.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT / folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(PROJECT / "helpers" / "__init__.py")
+
+
+def test_on_colab_the_setup_cell_fetches_the_project(tmp_path):
+    machine, workspace = tmp_path / "content", tmp_path / "workspace"
+    machine.mkdir()
+    notebook = on_colab("01_dataset", str(PROJECT))
+    notebook.cells.append(nbformat.v4.new_code_cell("print('helpers from', dataset.__file__)"))
+    output = printed(run(notebook, workspace, folder=machine))
+    assert f"helpers from {machine}/colorization/helpers" in output
+
+
+def test_on_colab_an_empty_address_is_a_clear_error(tmp_path):
+    with pytest.raises(
+        nbclient.exceptions.CellExecutionError, match="Write the address of this project into REPOSITORY"
+    ):
+        run(on_colab("01_dataset", ""), tmp_path / "workspace", folder=tmp_path)
