@@ -19,7 +19,8 @@ class Run:
     """A training run by its name: the folder `runs/<name>` of the workspace.
 
     It holds, per phase ("warmup", "adversarial"): `<phase>.safetensors` (the generator for use), `<phase>.json` (the
-    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step); and `manifest.csv`.
+    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step) and
+    `<phase>_manifest.csv` (the photos).
     """
 
     def __init__(self, name):
@@ -42,14 +43,14 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         old = list(self.path.glob(f"{phase}*"))
         if old:
-            aside = self.path / time.strftime(f"earlier-{phase}-%Y%m%d-%H%M%S")
-            aside.mkdir(exist_ok=True)
+            aside = self.path / f"earlier-{phase}-{time.time_ns()}"
+            aside.mkdir()
             for file in old:
                 file.replace(aside / file.name)
             print(f"an earlier {phase} of run {self.name!r} was set aside in {aside}")
         text = json.dumps({**asdict(cfg), "start": start or self.name}, indent=1)
         write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text))
-        photos.manifest.to_csv(self.path / "manifest.csv", index=False)
+        photos.manifest.to_csv(self.file(phase, "_manifest.csv"), index=False)
 
     def save(self, phase, generator, cfg):
         """Write a generator's weights, with its architecture and the configuration in the file's metadata."""
@@ -71,7 +72,7 @@ class Run:
         return json.loads(self.file(phase, ".json").read_text())
 
     def table(self, phase, kind="history"):
-        """Return the phase's "history" (a row per epoch) or "steps" as a table, empty if there is none."""
+        """Return the phase's "history" (a row per epoch), "steps" or "manifest" as a table, empty if there is none."""
         path = self.file(phase, f"_{kind}.csv")
         return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
@@ -89,11 +90,12 @@ def comparable_runs(cfg, photos):
     """
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
-        settings = run.settings(next(phase for phase in MADE_BY if run.has(phase)))
-        theirs = pd.read_csv(run.path / "manifest.csv")
+        phases = [phase for phase in MADE_BY if run.has(phase)]
+        theirs = pd.concat([run.table(phase, "manifest") for phase in phases])
         seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
-        if settings["data_source"] != cfg.data_source:
-            print(f"left out: {run.name!r} learned from other photos ({settings['data_source']})")
+        source = run.settings(phases[0])["data_source"]
+        if source != cfg.data_source:
+            print(f"left out: {run.name!r} learned from other photos ({source})")
         elif seen:
             print(f"left out: {run.name!r} trained on {seen} of these test photos (another seed, size or number)")
         else:
@@ -131,7 +133,7 @@ def load_generator(path, notebook="04_adversarial_training"):
             metadata = file.metadata() or {}
         generator = Generator(weights=None, **json.loads(metadata["architecture"]))
         generator.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
     return generator.eval()
 

@@ -1,8 +1,9 @@
 """CIELAB and back, the normalised L and ab that the networks see, and colourfulness."""
 
 import torch
-from kornia.color import lab_to_rgb as _lab_to_rgb
-from kornia.color import rgb_to_lab as _rgb_to_lab
+from kornia.color import linear_rgb_to_rgb, rgb_to_lab, xyz_to_rgb
+
+WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 
 
 def rgb_to_L_ab(rgb):
@@ -11,13 +12,25 @@ def rgb_to_L_ab(rgb):
     rgb: (N, 3, H, W) in [0, 1], sRGB. Returns L (N, 1, H, W) = L*/50 - 1 and ab (N, 2, H, W) = ab*/128,
     both in [-1, 1], float32 (CIE 1976, white D65).
     """
-    lab = _rgb_to_lab(rgb.float())
+    lab = rgb_to_lab(rgb.float())
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
 
 
 def L_ab_to_lab(L, ab):
     """Join normalised L (N, 1, H, W) and ab (N, 2, H, W) to CIE units: L* in [0, 100], a* and b* in [-128, 128]."""
     return torch.cat([(L.float() + 1) * 50, ab.float() * 128], dim=1)
+
+
+def lab_to_xyz(lab):
+    """Turn lab (N, 3, H, W) in CIE units into XYZ (N, 3, H, W), white at D65 (CIE 1976).
+
+    By hand, because kornia's lab_to_rgb cuts off the gradient of b* where a colour is dark and far too yellow.
+    """
+    L, a, b = lab.unbind(1)
+    y = (L + 16) / 116
+    roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
+    dark = 3 * (6 / 29) ** 2 * (roots - 4 / 29)
+    return torch.where(roots > 6 / 29, roots**3, dark) * lab.new_tensor(WHITE).view(1, 3, 1, 1)
 
 
 def L_ab_to_rgb(L, ab):
@@ -28,7 +41,7 @@ def L_ab_to_rgb(L, ab):
     gradient outside, and the generator could never come back (the straight-through estimator, Bengio
     et al. 2013).
     """
-    rgb = _lab_to_rgb(L_ab_to_lab(L, ab), clip=False)
+    rgb = linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
     return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
 
 

@@ -70,6 +70,7 @@ class Config:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not possible; choose one of {', '.join(allowed)}")
+        object.__setattr__(self, "photos_folder", str(self.photos_folder))  # a Path is welcome too
         if not self.run:
             object.__setattr__(self, "run", self.profile)
 
@@ -141,14 +142,13 @@ def _keep_changes(profile, notebook, changes):
     """Keep a notebook's changes in the workspace; return them on top of those of the notebooks before it."""
     path = workspace.root() / "config.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("profile") != profile:
-        kept = {"profile": profile, "changes": {}}
-    kept["changes"][str(notebook)] = changes
-    path.write_text(json.dumps(kept, indent=1))
+    of_profile = kept.setdefault(profile, {})
+    of_profile[str(notebook)] = changes
+    path.write_text(json.dumps(kept, indent=1, default=str))
     merged = {}
     print(f"profile    {profile}")
-    for number in sorted(kept["changes"], key=int):
-        if int(number) <= notebook and kept["changes"][number]:
-            merged |= kept["changes"][number]
-            print(f"changed    in notebook {int(number):02d}: {kept['changes'][number]}")
+    for number in sorted(of_profile, key=int):
+        if int(number) <= notebook and of_profile[number]:
+            merged |= of_profile[number]
+            print(f"changed    in notebook {int(number):02d}: {of_profile[number]}")
     return merged

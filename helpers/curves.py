@@ -25,12 +25,13 @@ def panels_of(steps):
 
 def draw_steps(axis, steps, columns, title):
     """Draw columns of a table of steps, smoothed, over their raw values in pale; the x axis counts epochs."""
-    per_epoch = max(1, (steps["epoch"] == steps["epoch"].iloc[0]).sum())
+    epochs = steps.groupby("epoch")["epoch"]
+    x = steps["epoch"] - 1 + epochs.cumcount() / epochs.transform("size")
     for column in columns:
         values = steps[column]
-        line = axis.plot(steps.index / per_epoch, values.rolling(max(1, len(values) // 50), min_periods=1).mean())[0]
-        line.set_label(column)
-        axis.plot(steps.index / per_epoch, values, color=line.get_color(), alpha=0.15, lw=0.5)
+        smooth = values.rolling(max(1, len(values) // 50), min_periods=1).mean()
+        line = axis.plot(x, smooth, label=column)[0]
+        axis.plot(x, values, color=line.get_color(), alpha=0.15, lw=0.5)
     if title in LOG_PANELS:
         axis.set_yscale("log")
     axis.set_title(title, fontsize=10)
@@ -65,16 +66,19 @@ class LiveFigure:
         """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as coloured now."""
         self.film.append(colorized[: self.count].clone())
         panels = panels_of(steps)
-        columns = min(3, len(panels) + 2)
-        rows = -(-(len(panels) + 2) // columns)
+        count = len(panels) + 2
+        columns = count if count <= 4 else 3
+        rows = -(-count // columns)
         figure = plt.figure(figsize=(13, 2.6 * rows + 4.8), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[2.6 * rows, 4.8])
         axes = list(upper.subplots(rows, columns, squeeze=False).flat)
         for axis, (title, names) in zip(axes, panels.items(), strict=False):
             draw_steps(axis, steps, names, title)
-        draw_validation(axes[len(panels)], history, "L1")
-        draw_validation(axes[len(panels) + 1], history, "colourfulness")
-        axes[len(panels) + 1].axhline(history["val truth"].iloc[-1], color="0.5", ls=":")
+        draw_validation(axes[count - 2], history, "L1")
+        draw_validation(axes[count - 1], history, "colourfulness")
+        axes[count - 1].axhline(history["val truth"].iloc[-1], color="0.5", ls=":")
+        for axis in axes[count:]:
+            axis.set_visible(False)
         shown = {"grey": plots.greyed(self.truth), f"epoch {len(history)}": self.film[-1], "truth": self.truth}
         plots.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
         self._show(plots.finish(figure, self.name))
@@ -97,24 +101,20 @@ class LiveFigure:
 
 def dynamics(warmup, adversarial, name=None):
     """Show both phases on one axis, their border marked. Each phase is a pair of tables: steps and history."""
-    metrics = [m for m in ("L1", "PSNR", "LPIPS", "colourfulness") if f"val {m}" in warmup[1]]
-    figure, axes = plt.subplots(2, 3, figsize=(14, 6.5))
     border = len(warmup[1])
-    for axis, metric in zip(axes.flat, metrics, strict=False):
-        draw_validation(axis, _joined(warmup[1], adversarial[1], border), metric)
-        axis.axvline(border + 0.5, color="crimson", lw=1)
-    if len(adversarial[0]):
-        draw_steps(axes.flat[4], adversarial[0], ["D real", "D fake", "GAN"], "who is winning")
-        draw_steps(axes.flat[5], adversarial[0], ["D right on real", "D right on fake"], "discriminator's accuracy")
-        for axis in axes.flat[4:]:
-            axis.set_xlabel("adversarial epoch", fontsize=8)
+    later = [table.assign(epoch=table["epoch"] + border) for table in adversarial if len(table)]
+    steps, history = (pd.concat(parts) for parts in zip(warmup, later or [pd.DataFrame()] * 2, strict=True))
+    figure, axes = plt.subplots(2, 4, figsize=(17, 6.5))
+    for axis, metric in zip(axes[0], ("L1", "PSNR", "LPIPS", "colourfulness"), strict=True):
+        draw_validation(axis, history, metric)
+    panels = {"training L1": ("L1",), "who is winning": ("D real", "D fake", "GAN")}
+    panels |= {title: PANELS[title] for title in list(PANELS)[2:]}
+    for axis, (title, columns) in zip(axes[1], panels.items(), strict=True):
+        present = [column for column in columns if column in steps]
+        draw_steps(axis, steps, present, title) if present else axis.set_visible(False)
+    for axis in axes.flat:
+        axis.axvline(border, color="crimson", lw=1)
     return plots.finish(figure, name)
-
-
-def _joined(first, second, border):
-    """Put two histories end to end, the epochs of the second counted on."""
-
-    return pd.concat([first, second.assign(epoch=second["epoch"] + border)]) if len(second) else first
 
 
 def compare(histories, metrics=("L1", "PSNR", "colourfulness"), name=None):

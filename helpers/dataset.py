@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from helpers import selection, workspace
-from helpers.selection import UNREADABLE, read_rgb
+from helpers.selection import UNREADABLE, centre_square, read_rgb
 
 KAGGLE_HANDLE = "aayush9753/image-colorization-dataset/versions/1"
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
@@ -155,11 +155,3 @@ def _make(cfg, folder):
     looks[looks["rule"] != ""][[*columns, "rule"]].to_csv(folder / "dropped.csv", index=False)
     (folder / "source.txt").write_text(str(source))
     chosen[["name", "split", "group", *columns]].to_csv(folder / "manifest.csv", index=False)
-
-
-def centre_square(rgb, size):
-    """Crop uint8 (H, W, 3) to its centre square, resized to (size, size, 3): OpenCV bilinear, nothing stretched."""
-    height, width = rgb.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return cv2.resize(rgb[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_LINEAR)

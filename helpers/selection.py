@@ -33,7 +33,7 @@ def look_at(path):
     except OSError:
         return look
     height, width = rgb.shape[:2]
-    small = cv2.resize(rgb, (min(width, 256), min(height, 256)), interpolation=cv2.INTER_AREA)
+    small = centre_square(rgb, min(height, width, 256), cv2.INTER_AREA)  # what of it will be in the set
     thumb = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32)
     return {
         "readable": True,
@@ -44,6 +44,14 @@ def look_at(path):
         "hash": difference_hash(small),
         "thumb": thumb.ravel(),
     }
+
+
+def centre_square(rgb, size, interpolation=cv2.INTER_LINEAR):
+    """Crop uint8 (H, W, 3) to its centre square, resized to (size, size, 3): OpenCV bilinear, nothing stretched."""
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return cv2.resize(rgb[top : top + side, left : left + side], (size, size), interpolation=interpolation)
 
 
 def difference_hash(rgb):

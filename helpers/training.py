@@ -1,5 +1,6 @@
 """The two phases of training on one loop: epochs, validation, moving average, best model, early stopping."""
 
+import math
 import time
 
 import pandas as pd
@@ -143,7 +144,7 @@ class Trainer:
         for epoch in range(1, self.epochs + 1):
             started = time.perf_counter()
             steps = self.train_epoch(epoch)
-            row = {"epoch": epoch, **steps.mean().drop("epoch"), **self.validate()}
+            row = {"epoch": epoch, **epoch_means(steps), **self.validate()}
             row["seconds"] = time.perf_counter() - started
             self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
             self.steps = pd.concat([self.steps, steps], ignore_index=True)
@@ -169,6 +170,13 @@ class Trainer:
             print("  warning:", warning)
 
 
+def epoch_means(steps):
+    """Return the means of a table of steps; a gradient may overflow now and then (fp16 scales its loss by trial)."""
+    norms = [name for name in steps if name.endswith("gradient")]
+    finite = steps[norms].where(steps[norms].abs() < float("inf"))
+    return {**steps.drop(columns=["epoch", *norms]).mean(skipna=False), **finite.mean()}
+
+
 def collapse_warnings(row):
     """Name what has collapsed in an epoch, if anything: a list of sentences.
 
@@ -176,7 +184,7 @@ def collapse_warnings(row):
     losses that are no numbers.
     """
     found = []
-    bad = [name for name, value in row.items() if value != value]
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
     if bad:
         found.append(f"not a number: {', '.join(bad)}. Lower the learning rate.")
     right = min(row.get("D right on real", 0), row.get("D right on fake", 0))

@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 matplotlib.use("Agg")
+torch.set_num_threads(1)  # runs this small gain nothing from more, and lose much where the cores are busy
 
 from helpers import dataset, workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
@@ -24,7 +25,8 @@ def sandbox(tmp_path, monkeypatch):
     """Give every test an empty workspace, the smoke profile and the same seed."""
     monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path / "workspace"))
     monkeypatch.setenv("COLORIZE_PROFILE", "smoke")
-    monkeypatch.delenv("COLORIZE_PHOTOS", raising=False)
+    for name in ("COLORIZE_PHOTOS", "COLORIZE_SHOW"):
+        monkeypatch.delenv(name, raising=False)
     np.random.seed(0)
     torch.manual_seed(0)
 

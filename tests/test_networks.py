@@ -90,17 +90,12 @@ def test_residual_block_adds_to_its_input():
 
 
 def test_every_skip_of_the_u_net_is_used(generator):
-    skips = []
+    skips, encoder = [], generator.encoder
     hooks = [
         module.register_forward_hook(lambda m, i, out: (out.retain_grad(), skips.append(out))[0])
-        for module in (
-            generator.encoder.bn1,
-            generator.encoder.layer1,
-            generator.encoder.layer2,
-            generator.encoder.layer3,
-        )
+        for module in (encoder.bn1, encoder.layer1, encoder.layer2, encoder.layer3)
     ]
-    deep = generator.encoder.layer4.register_forward_hook(lambda m, i, out: out.detach())  # only the skips remain
+    deep = encoder.layer4.register_forward_hook(lambda m, i, out: out.detach())  # only the skips remain
     generator(torch.rand(1, 1, 64, 64)).square().sum().backward()
     for hook in (*hooks, deep):
         hook.remove()

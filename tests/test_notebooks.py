@@ -9,7 +9,12 @@ import pytest
 from notebook_tools import PROJECT, edit, printed, read, run
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
-COLAB = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")'
+COLAB = """
+import sys, types
+from importlib.machinery import ModuleSpec
+stand_in = sys.modules["google.colab"] = types.ModuleType("google.colab")
+stand_in.__spec__ = ModuleSpec("google.colab", None)
+"""
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
 
 

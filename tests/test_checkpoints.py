@@ -1,0 +1,176 @@
+"""Runs on disk: what is saved is what is loaded, damaged files are named, nothing earlier is lost."""
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers import checkpoints
+from helpers.checkpoints import Run, load_generator, runs, warmup_of
+from helpers.networks import Generator
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(1)
+    return Generator(weights=None, res_blocks=1).eval()
+
+
+@pytest.fixture
+def saved(generator, cfg, sample_photos):
+    """A run whose warmup is on disk."""
+    run = Run("mine")
+    run.begin("warmup", cfg, sample_photos)
+    run.save("warmup", generator, cfg)
+    return run
+
+
+def write_half(state, path, metadata=None):
+    """A disk that is full before the file is whole."""
+    path.write_bytes(b"half a fi")
+    raise OSError("no space left on device")
+
+
+def contents(folder, name):
+    """What all files of that name hold, anywhere below a folder."""
+    return {path.read_text() for path in folder.rglob(name)}
+
+
+@torch.no_grad()
+def test_a_loaded_generator_does_what_the_saved_one_did(saved, generator):
+    L = torch.rand(2, 1, 40, 50) * 2 - 1
+    loaded = saved.load("warmup")
+    assert not loaded.training
+    assert torch.equal(loaded(L), generator(L))
+
+
+def test_the_architecture_travels_with_the_weights(tmp_path, cfg, sample_photos):
+    run = Run("mine")
+    run.begin("adversarial", cfg, sample_photos)
+    run.save("adversarial", Generator("resnet34", None, res_blocks=2), cfg)
+    loaded = load_generator(run.file("adversarial"))
+    assert loaded.architecture == {"encoder": "resnet34", "res_blocks": 2}
+    assert len(loaded.bottleneck) == 2 and len(loaded.encoder.layer3) == 6
+
+
+def test_loading_needs_no_network(saved, offline):
+    assert isinstance(saved.load("warmup"), Generator)
+
+
+@pytest.mark.parametrize(("phase", "notebook"), [("warmup", "03_warmup"), ("adversarial", "04_adversarial")])
+def test_a_missing_file_names_itself_and_the_notebook_that_makes_it(phase, notebook):
+    with pytest.raises(FileNotFoundError, match=notebook) as caught:
+        Run("mine").load(phase)
+    assert f"{phase}.safetensors" in str(caught.value)
+
+
+def test_damaged_files_are_named(saved, tmp_path):
+    whole = saved.file("warmup").read_bytes()
+    damaged = {"text": b"not weights at all", "empty": b"", "cut": whole[: len(whole) // 2], "head": whole[:100]}
+    for name, content in damaged.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=path.name):
+            load_generator(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "metadata"),
+    [
+        ({"weight": torch.zeros(3)}, None),
+        ({"weight": torch.zeros(3)}, {"architecture": '{"encoder": "resnet18", "res_blocks": 1}'}),
+        ({"weight": torch.zeros(3)}, {"architecture": '{"layers": 4}'}),
+        ({"weight": torch.zeros(3)}, {"architecture": "a UNet"}),
+        ({"weight": torch.zeros(3)}, {"architecture": "[1, 2]"}),
+        ({"weight": torch.zeros(3)}, {"architecture": '{"encoder": "no such net"}'}),
+    ],
+    ids=["no metadata", "other weights", "other architecture", "no json", "json of a list", "unknown encoder"],
+)
+def test_safetensors_of_something_else_are_named(tmp_path, state, metadata):
+    path = tmp_path / "other.safetensors"
+    save_file(state, path, metadata)
+    with pytest.raises(ValueError, match="other.safetensors"):
+        load_generator(path)
+
+
+def test_weights_of_another_depth_are_named(generator, tmp_path):
+    path = tmp_path / "deep.safetensors"
+    save_file(generator.state_dict(), path, {"architecture": '{"encoder": "resnet18", "res_blocks": 3}'})
+    with pytest.raises(ValueError, match="deep.safetensors"):
+        load_generator(path)
+
+
+def test_running_a_phase_again_sets_the_old_files_aside_and_loses_none(cfg, sample_photos):
+    run = Run("mine")
+    for attempt in ("first", "second", "third"):  # also within one second
+        run.begin("warmup", cfg, sample_photos)
+        assert not run.has("warmup") and len(run.table("warmup")) == 0
+        run.file("warmup").write_text(attempt)
+        run.log("warmup", pd.DataFrame({"what": [attempt]}), pd.DataFrame({"what": [attempt]}))
+    assert contents(run.path, "warmup.safetensors") == {"first", "second", "third"}
+    assert len(contents(run.path, "warmup_history.csv")) == len(contents(run.path, "warmup_steps.csv")) == 3
+    assert run.file("warmup").read_text() == "third"
+
+
+def test_running_one_phase_again_leaves_the_other_alone(saved, cfg, sample_photos):
+    before = saved.file("warmup").read_bytes()
+    saved.begin("adversarial", cfg, sample_photos)
+    saved.begin("adversarial", cfg, sample_photos)
+    assert saved.file("warmup").read_bytes() == before
+
+
+def test_what_was_set_aside_is_said(saved, cfg, sample_photos, capsys):
+    saved.begin("warmup", cfg, sample_photos)
+    assert "mine" in capsys.readouterr().out
+
+
+def test_the_adversarial_phase_starts_from_the_warmup_of_its_own_run(saved, cfg, generator, sample_photos):
+    other = Run(cfg.profile)
+    other.begin("warmup", cfg, sample_photos)
+    other.save("warmup", generator, cfg)
+    assert warmup_of(cfg.replace(run="mine")).name == "mine"
+
+
+def test_without_a_warmup_of_its_own_a_run_starts_from_the_profiles(cfg, generator, sample_photos):
+    run = Run(cfg.profile)
+    run.begin("warmup", cfg, sample_photos)
+    run.save("warmup", generator, cfg)
+    assert warmup_of(cfg.replace(run="experiment")).name == cfg.profile
+
+
+def test_without_any_warmup_the_notebook_is_named(cfg):
+    with pytest.raises(FileNotFoundError, match="03_warmup_training"):
+        warmup_of(cfg.replace(run="experiment"))
+
+
+def test_a_failed_write_leaves_the_old_file_whole(saved, generator, cfg, monkeypatch):
+    before = saved.file("warmup").read_bytes()
+    monkeypatch.setattr(checkpoints, "save_file", write_half)
+    with pytest.raises(OSError, match="no space left"):
+        saved.save("warmup", generator, cfg)
+    assert saved.file("warmup").read_bytes() == before
+
+
+def test_a_failed_first_write_leaves_no_file_that_looks_whole(generator, cfg, sample_photos, monkeypatch):
+    run = Run("mine")
+    run.begin("warmup", cfg, sample_photos)
+    monkeypatch.setattr(checkpoints, "save_file", write_half)
+    with pytest.raises(OSError, match="no space left"):
+        run.save("warmup", generator, cfg)
+    assert not run.has("warmup")
+
+
+def test_history_and_settings_come_back_as_they_were_written(saved, cfg):
+    history = pd.DataFrame({"epoch": [1, 2], "val L1": [0.1, 0.09]})
+    saved.log("warmup", history, history)
+    pd.testing.assert_frame_equal(saved.table("warmup"), history)
+    pd.testing.assert_frame_equal(saved.table("warmup", "steps"), history)
+    assert saved.settings("warmup")["size"] == cfg.size
+    assert saved.table("adversarial").empty
+
+
+def test_only_runs_with_a_generator_are_listed(saved, cfg, sample_photos):
+    Run("begun").begin("warmup", cfg, sample_photos)
+    assert [run.name for run in runs()] == ["mine"]
