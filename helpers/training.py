@@ -2,10 +2,11 @@
 
 import math
 import time
+from itertools import islice
 
 import pandas as pd
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
 from helpers import metrics
@@ -49,7 +50,7 @@ class Trainer:
         generator = generator.to(device, memory_format=torch.channels_last)
         self.average = None
         if cfg.ema_decay is not None:
-            self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay), use_buffers=True)
+            self.average = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema_decay))
         self.generator, self.g_optimizer, self.g_schedule = self._prepare(generator)
         self.discriminator = None
         if discriminator:
@@ -117,6 +118,14 @@ class Trainer:
         table.insert(0, "epoch", epoch)
         return table
 
+    def settle_average(self, batches=50):
+        """Measure the batch statistics of the averaged generator anew: no training step ever saw its own.
+
+        Weights can be averaged, their statistics cannot (Izmailov et al. 2018).
+        """
+        with self.accelerator.autocast():
+            update_bn((batch.L for batch in islice(self.batches, batches)), self.average.module)
+
     def final_generator(self):
         """Return the generator that the user will get: averaged if `cfg.ema_decay` is set, in evaluation mode."""
         return (self.average.module if self.average else self.accelerator.unwrap_model(self.generator)).eval()
@@ -144,6 +153,8 @@ class Trainer:
         for epoch in range(1, self.epochs + 1):
             started = time.perf_counter()
             steps = self.train_epoch(epoch)
+            if self.average:
+                self.settle_average()
             row = {"epoch": epoch, **epoch_means(steps), **self.validate()}
             row["seconds"] = time.perf_counter() - started
             self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
