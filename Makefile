@@ -20,7 +20,7 @@ run: $(VENV)/installed
 	@export COLORIZE_PROFILE="$(PROFILE)" COLORIZE_PHOTOS="$(call full,$(PHOTOS))" COLORIZE_SHOW="$(call full,$(SHOW))"; \
 	for notebook in $(notdir $(SERIES)); do \
 		echo "== $$notebook (profile $(PROFILE))"; \
-		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file /dev/stdout \
+		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
 			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
 	done; \
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
