@@ -112,11 +112,12 @@ class Config:
 PROFILES = {
     "paper": {},
     "laptop": {
-        "size": 96,  # a multiple of 32 wastes nothing on padding
+        "size": 128,  # a multiple of 32 wastes nothing on padding
+        "batch_size": 4,  # more steps from the same photos
         "encoder_weights": None,
         "lpips_weights": None,
-        "warmup_epochs": 12,
-        "adversarial_epochs": 4,
+        "warmup_epochs": 5,
+        "adversarial_epochs": 2,
         "warmup_lr": 2e-4,
         "schedule": "cosine",
         "ema_decay": 0.995,
