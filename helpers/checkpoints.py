@@ -78,7 +78,7 @@ class Run:
 
 
 def runs():
-    """Return all runs of the workspace that hold a generator, the oldest first."""
+    """Return all runs of the workspace that hold a generator, the one that was changed last at the end."""
     folders = [path for path in workspace.folder("runs").iterdir() if list(path.glob("*.safetensors"))]
     return [Run(path.name) for path in sorted(folders, key=lambda path: path.stat().st_ctime)]
 
@@ -91,7 +91,8 @@ def comparable_runs(cfg, photos):
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
         phases = [phase for phase in MADE_BY if run.has(phase)]
-        theirs = pd.concat([run.table(phase, "manifest") for phase in phases])
+        begun = Run(run.settings(phases[-1])["start"])
+        theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
         seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
         source = run.settings(phases[0])["data_source"]
         if source != cfg.data_source:

@@ -1,24 +1,38 @@
 """CIELAB and back, the normalised L and ab that the networks see, and colourfulness."""
 
+from functools import wraps
+
 import torch
 from kornia.color import linear_rgb_to_rgb, rgb_to_lab, xyz_to_rgb
 
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 
 
+def in_fp32(conversion):
+    """Let a conversion of tensors run in fp32 even where autocast is on: bf16 would be off by whole colours."""
+
+    @wraps(conversion)
+    def outside_autocast(*tensors):
+        with torch.autocast(tensors[0].device.type, enabled=False):
+            return conversion(*(tensor.float() for tensor in tensors))
+
+    return outside_autocast
+
+
+@in_fp32
 def rgb_to_L_ab(rgb):
     """Split photos into normalised lightness and chrominance.
 
     rgb: (N, 3, H, W) in [0, 1], sRGB. Returns L (N, 1, H, W) = L*/50 - 1 and ab (N, 2, H, W) = ab*/128,
     both in [-1, 1], float32 (CIE 1976, white D65).
     """
-    lab = rgb_to_lab(rgb.float())
+    lab = rgb_to_lab(rgb)
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
 
 
 def L_ab_to_lab(L, ab):
     """Join normalised L (N, 1, H, W) and ab (N, 2, H, W) to CIE units: L* in [0, 100], a* and b* in [-128, 128]."""
-    return torch.cat([(L.float() + 1) * 50, ab.float() * 128], dim=1)
+    return torch.cat([(L + 1) * 50, ab * 128], dim=1)
 
 
 def lab_to_xyz(lab):
@@ -33,6 +47,7 @@ def lab_to_xyz(lab):
     return torch.where(roots > 6 / 29, roots**3, dark) * lab.new_tensor(WHITE).view(1, 3, 1, 1)
 
 
+@in_fp32
 def L_ab_to_rgb(L, ab):
     """Turn normalised L and ab into photos, differentiably.
 
@@ -43,6 +58,11 @@ def L_ab_to_rgb(L, ab):
     """
     rgb = linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
     return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
+
+
+def ab_of(photos):
+    """Return the ab channels (N, 2, H, W) of uint8 photos (N, 3, H, W), in CIE units, a few photos at a time."""
+    return torch.cat([rgb_to_L_ab(part.float() / 255)[1] * 128 for part in photos.split(64)])
 
 
 def to_8bit(rgb):

@@ -70,7 +70,8 @@ class Config:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not possible; choose one of {', '.join(allowed)}")
-        object.__setattr__(self, "photos_folder", str(self.photos_folder))  # a Path is welcome too
+        for name in ("photos_folder", "show_folder"):
+            object.__setattr__(self, name, str(getattr(self, name)))  # a Path is welcome too
         if not self.run:
             object.__setattr__(self, "run", self.profile)
 
@@ -113,6 +114,7 @@ PROFILES = {
     "paper": {},
     "laptop": {
         "size": 128,  # a multiple of 32 wastes nothing on padding
+        "lambda_l1": 20.0,  # at 50 the discriminator's pull needs more epochs than a laptop has
         "batch_size": 4,  # more steps from the same photos
         "encoder_weights": None,
         "lpips_weights": None,

@@ -33,7 +33,7 @@ def draw_steps(axis, steps, columns, title):
         line = axis.plot(x, smooth, label=column)[0]
         axis.plot(x, values, color=line.get_color(), alpha=0.15, lw=0.5)
     if title in LOG_PANELS:
-        axis.set_yscale("log")
+        axis.set_yscale("log" if (steps[columns].min() > 0).all() else "symlog")
     axis.set_title(title, fontsize=10)
     axis.legend(fontsize=7)
     axis.set_xlabel("epoch", fontsize=8)

@@ -101,7 +101,7 @@ class Perceptual(nn.Module):
         x = self.model.scaling_layer(rgb * 2 - 1).contiguous(memory_format=torch.channels_last)
         with autocast():
             maps = self.model.net(x)
-        return [lpips.normalize_tensor(feature.float()) for feature in maps]
+        return [F.normalize(feature.float(), dim=1, eps=1e-10) for feature in maps]
 
     def forward(self, rgb, truth, autocast=nullcontext):
         pairs = zip(self.model.lins, self.features(rgb, autocast), self.features(truth, autocast), strict=True)

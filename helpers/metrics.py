@@ -6,7 +6,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from helpers.batches import Batches
-from helpers.color import L_ab_to_rgb, colourfulness, rgb_to_L_ab, to_8bit
+from helpers.color import L_ab_to_rgb, ab_of, colourfulness, rgb_to_L_ab, to_8bit
 
 REPORT = pd.DataFrame(
     {"PSNR mean": [22.53], "PSNR best": [30.96], "SSIM mean": [0.9162], "SSIM best": [0.933]},
@@ -94,11 +94,6 @@ def summary(tables):
         row["of truth"] = table["colourfulness"].mean() / table["truth"].mean()
         rows[name] = row
     return pd.DataFrame(rows).T
-
-
-def ab_of(photos):
-    """Return the ab channels (N, 2, H, W) of uint8 photos (N, 3, H, W), in CIE units."""
-    return rgb_to_L_ab(photos.float() / 255)[1] * 128
 
 
 def edge_report(colorized, photos, threshold=8.0, reach=3):

@@ -6,7 +6,7 @@ import torch
 from matplotlib.colors import LogNorm
 
 from helpers import workspace
-from helpers.color import L_ab_to_lab, L_ab_to_rgb, rgb_to_L_ab
+from helpers.color import L_ab_to_lab, L_ab_to_rgb, ab_of, rgb_to_L_ab
 
 AB_RANGE = 80  # CIE units: what the ab histograms show
 
@@ -101,8 +101,7 @@ def ab_histograms(named, name=None):
     """
     figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False)
     for axis, (title, tensor) in zip(axes[0], named.items(), strict=True):
-        ab = torch.cat([rgb_to_L_ab(part.float() / 255)[1].flatten(2) * 128 for part in tensor.split(64)])
-        a, b = ab.permute(1, 0, 2).flatten(1).numpy()
+        a, b = ab_of(tensor).permute(1, 0, 2, 3).flatten(1).numpy()
         near_grey = float((np.hypot(a, b) < 10).mean())
         bins = np.linspace(-AB_RANGE, AB_RANGE, 81)
         counts, *_ = np.histogram2d(a, b, bins=bins)
@@ -120,7 +119,7 @@ def gallery(truth, colorized, titles, name=None):
     truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, white at 40 and above.
     """
     rgb, ours = truth.float() / 255, colorized.float() / 255
-    error = (rgb_to_L_ab(rgb)[1] - rgb_to_L_ab(ours)[1]).mul(128).norm(dim=1, keepdim=True) / 40
+    error = (ab_of(truth) - ab_of(colorized)).norm(dim=1, keepdim=True) / 40
     heat = torch.from_numpy(plt.get_cmap("inferno")(error[:, 0].clamp(0, 1).numpy())[..., :3]).permute(0, 3, 1, 2)
     rows = [list(greyed(rgb)), list(ours), list(rgb), list(heat)]
     return finish(grid(rows, titles, ["grey", "ours", "truth", "ab error"]), name)

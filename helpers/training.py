@@ -45,7 +45,7 @@ class Trainer:
         self.epochs = getattr(cfg, f"{self.phase}_epochs")
         self.run, self.photos, self.start = Run(cfg.run), photos, start
         device = accelerator.device
-        self.batches = Batches(photos.load("train"), cfg.batch_size, device, augment)
+        self.batches = Batches(photos.load("train"), cfg.batch_size, device, augment or [])
         self.validation = photos.load("validation", cfg.val_photos)
         generator = generator.to(device, memory_format=torch.channels_last)
         self.average = None
@@ -64,9 +64,10 @@ class Trainer:
         cfg, total = self.cfg, self.epochs * len(self.batches)
         rate = getattr(cfg, f"{self.phase}_lr")
         optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=(cfg.beta1, cfg.beta2), fused=True)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        schedule = cosine if cfg.schedule == "cosine" else constant
+        if cfg.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+        else:
+            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
         return *self.accelerator.prepare(network, optimizer), schedule
 
     def generator_step(self, prediction):
@@ -92,7 +93,8 @@ class Trainer:
         """Step along the gradient of `loss`, clipped to `cfg.clip_norm`; return its norm before clipping."""
         optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(network.parameters(), self.cfg.clip_norm)
+        self.accelerator.unscale_gradients(optimizer)  # of this network alone; accelerate's own clipping takes all
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.cfg.clip_norm)
         optimizer.step()
         schedule.step()
         return norm
@@ -100,7 +102,8 @@ class Trainer:
     def training_step(self, batch):
         """Learn from one batch: the discriminator first, then the generator, both from one forward pass of it."""
         ab_pred = self.generator(batch.L)
-        prediction = Prediction(*vars(batch).values(), ab_pred, self.discriminator, self.accelerator.autocast)
+        parts = (batch.L, batch.ab, batch.rgb, ab_pred)
+        prediction = Prediction(*parts, self.discriminator, self.accelerator.autocast)
         log = self.discriminator_step(batch, ab_pred.detach()) if self.discriminator else {}
         log |= self.generator_step(prediction)
         if self.average:
@@ -123,8 +126,9 @@ class Trainer:
 
         Weights can be averaged, their statistics cannot (Izmailov et al. 2018).
         """
+        lightness = [batch.L for batch in islice(self.batches, batches)]
         with self.accelerator.autocast():
-            update_bn((batch.L for batch in islice(self.batches, batches)), self.average.module)
+            update_bn(lightness, self.average.module)
 
     def final_generator(self):
         """Return the generator that the user will get: averaged if `cfg.ema_decay` is set, in evaluation mode."""
