@@ -1,4 +1,4 @@
-# make run                          all notebooks on scikit-image's sample photos, in about two minutes
+# make run                          all notebooks on scikit-image's sample photos, in a few minutes
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
 # make run PROFILE=paper            the report's recipe; wants a GPU
 # make test                         everything that must hold

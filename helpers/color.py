@@ -9,7 +9,7 @@ WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 
 
 def in_fp32(conversion):
-    """Let a conversion of tensors run in fp32 even where autocast is on: bf16 would be off by whole colours."""
+    """Let a conversion of tensors run in fp32 even where autocast is on: bf16 keeps only 8 bits of a value."""
 
     @wraps(conversion)
     def outside_autocast(*tensors):
