@@ -3,6 +3,7 @@
 # make run PROFILE=paper            the report's recipe; wants a GPU
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
+# make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # SHOW=folder                       photos for the last section of notebook 05
 
 PROFILE ?= smoke
@@ -13,7 +14,7 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run test check test-colab
+.PHONY: run test check test-colab bench
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -42,6 +43,9 @@ test-colab:
 	.venv-colab/bin/python tests/colab_setup.py
 	.venv-colab/bin/python -m pip install -q -c tests/colab.txt -r requirements.txt
 	$(MAKE) --no-print-directory check VENV=.venv-colab
+
+bench: $(VENV)/installed
+	$(BIN)/python tests/bench/run.py
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,10 +1,11 @@
-"""Photos on the device, augmentation, and the batches of an epoch."""
+"""Photos in memory or streamed from disk, augmentation on the device, and the batches of an epoch."""
 
 from dataclasses import dataclass
 
 import kornia.augmentation as K
 import torch
 
+from helpers import workspace
 from helpers.color import rgb_to_L_ab
 
 
@@ -32,31 +33,54 @@ def augmentations(cfg):
 
 
 class Batches:
-    """The batches of an epoch, in a new order each time, from photos that stay on the device as bytes.
+    """The batches of an epoch, in a new order each time; on several processes, each has its own share of them.
 
-    photos: uint8 (N, 3, H, W). augment: transforms of rgb in [0, 1], applied one after the other; with none the photos
-    come in their own order, and the last batch may be smaller (in training it is left out: batch normalisation wants
-    full batches).
+    photos: uint8 (N, 3, H, W), which are kept on the device, or a `dataset.PhotoFiles`, which is streamed from disk.
+    augment: transforms of rgb in [0, 1], applied one after the other; with none the photos come in their own order,
+    and the last batch may be smaller (in training it is left out: batch normalisation wants full batches).
+    share: (which process, of how many); all have the same `seed`, and so the same order, of which each takes its part.
 
-    Raises ValueError when there are fewer training photos than one batch holds.
+    Raises ValueError when there are fewer training photos than one batch on every process holds.
     """
 
-    def __init__(self, photos, batch_size, device="cpu", augment=None):
-        self.photos, self.batch_size, self.augment = photos.to(device), batch_size, augment
-        if augment is not None and len(photos) < batch_size:
-            raise ValueError(f"{len(photos)} training photos are fewer than one batch of {batch_size}.")
+    def __init__(self, photos, batch_size, device="cpu", augment=None, share=(0, 1), seed=0):
+        self.photos, self.batch_size, self.device, self.augment = photos, batch_size, torch.device(device), augment
+        self.streamed = not torch.is_tensor(photos)
+        self.process, self.processes = share
+        self.random = torch.Generator().manual_seed(seed)
+        if not self.streamed:
+            self.photos = photos.to(device)
+        if augment is not None and len(photos) < batch_size * self.processes:
+            each = f" on each of {self.processes} processes" if self.processes > 1 else ""
+            raise ValueError(f"{len(photos)} training photos are fewer than one batch of {batch_size}{each}.")
 
     def __len__(self):
         if self.augment is not None:
-            return len(self.photos) // self.batch_size
-        return -(-len(self.photos) // self.batch_size)
+            return len(self.photos) // self.processes // self.batch_size
+        return -(-len(self.order()) // self.batch_size)
+
+    def order(self):
+        """Return the numbers of this process's photos, as an epoch takes them; in training a new order at each call."""
+        count = len(self.photos)
+        order = torch.arange(count) if self.augment is None else torch.randperm(count, generator=self.random)
+        return order[self.process :: self.processes]
 
     def __iter__(self):
-        count, device = len(self.photos), self.photos.device
-        order = torch.arange(count) if self.augment is None else torch.randperm(count)
-        for indices in order.split(self.batch_size)[: len(self)]:
-            rgb = self.photos[indices.to(device)].float() / 255
+        order = self.order() if self.streamed else self.order().to(self.device)
+        for photos in self._read(order.split(self.batch_size)[: len(self)]):
+            rgb = photos.to(self.device, non_blocking=True).float() / 255
             for transform in self.augment or ():
                 rgb = transform(rgb)
             rgb = rgb.clamp(0, 1)
             yield Batch(*rgb_to_L_ab(rgb), rgb)
+
+    def _read(self, groups):
+        """Return the photos of each group of numbers, one group after the other: uint8 (N, 3, H, W)."""
+        if not self.streamed:
+            return (self.photos[group] for group in groups)
+        return workspace.in_parallel(self._from_disk, groups, ahead=4 * workspace.cores())
+
+    def _from_disk(self, group):
+        """Read a group of photos; in pinned memory, where a GPU fetches them while it computes."""
+        photos = torch.stack([self.photos[i] for i in group])
+        return photos.pin_memory() if self.device.type == "cuda" else photos

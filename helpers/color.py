@@ -9,11 +9,12 @@ WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 
 
 def in_fp32(conversion):
-    """Let a conversion of tensors run in fp32 even where autocast is on: bf16 keeps only 8 bits of a value."""
+    """Let a conversion of tensors run in full fp32: bf16 keeps only 8 bits of a value, TF32 (in convolutions) 10."""
 
     @wraps(conversion)
     def outside_autocast(*tensors):
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.autocast(tensors[0].device.type, enabled=False), cudnn:
             return conversion(*(tensor.float() for tensor in tensors))
 
     return outside_autocast

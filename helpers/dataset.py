@@ -11,7 +11,6 @@ import pandas as pd
 import skimage
 import torch
 from tqdm.auto import tqdm
-from tqdm.contrib.concurrent import thread_map
 
 from helpers import selection, workspace
 from helpers.selection import UNREADABLE, centre_square, read_rgb
@@ -34,8 +33,8 @@ class PhotoSet:
         """Return the file names of one split, in the manifest's order."""
         return self.manifest.loc[self.manifest["split"] == split, "name"].tolist()
 
-    def load(self, split, limit=None):
-        """Return the photos of a split, or its first `limit`, as uint8 (N, 3, size, size).
+    def load(self, split, limit=2000):
+        """Return the first photos of a split as uint8 (N, 3, size, size), at most `limit`; None for all, however many.
 
         Raises ValueError for an unknown or empty split, OSError for a photo that is gone.
         """
@@ -44,12 +43,38 @@ class PhotoSet:
             raise ValueError(f"No photos in split {split!r} of {self.folder}; its splits are {', '.join(SPLITS)}.")
         return torch.from_numpy(np.stack([read_rgb(self.folder / name) for name in names])).permute(0, 3, 1, 2)
 
+    def open(self, split, budget_gb):
+        """Return the photos of a split in memory, as `load`, if they fit in a budget; else as `PhotoFiles`, to stream.
+
+        What was chosen, and why, is printed.
+        """
+        names = self.names(split)
+        bytes_each = read_rgb(self.folder / names[0]).size if names else 0
+        needed = len(names) * bytes_each / 1e9
+        fits = needed <= budget_gb
+        how = "kept in memory" if fits else "streamed from disk"
+        print(f"photos     {len(names):,} of {split} need {needed:.2f} GB, the budget is {budget_gb:g} GB: {how}")
+        return self.load(split, None) if fits else PhotoFiles(self.folder, names)
+
     def examples(self, rule, count=4, size=128):
         """Return up to `count` photos that a rule dropped, uint8 (3, size, size); none for unreadable files."""
         source = Path((self.folder / "source.txt").read_text())
         names = self.dropped.loc[self.dropped["rule"] == rule, "source"].head(count)
         squares = [] if rule == UNREADABLE else [centre_square(read_rgb(source / name), size) for name in names]
         return [torch.from_numpy(square).permute(2, 0, 1) for square in squares]
+
+
+class PhotoFiles:
+    """Photos that stay on disk: item i is the i-th file as uint8 (3, size, size); raises OSError for a lost file."""
+
+    def __init__(self, folder, names):
+        self.folder, self.names = folder, names
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(read_rgb(self.folder / self.names[i])).permute(2, 0, 1)
 
 
 def download_kaggle():
@@ -134,11 +159,14 @@ def prepare(cfg):
 
 
 def _make(cfg, folder):
-    """Select, split and write the photos of a set; the manifest comes last, so that half a set is not taken for one."""
+    """Select, split and write the photos of a set; the manifest comes last, so that half a set is not taken for one.
+
+    Memory holds a few hundred bytes a photo, however many there are: the photos pass through, thumbnails lie on disk.
+    """
     source, paths = find_photos(cfg)
-    looks = pd.DataFrame(thread_map(selection.look_at, paths, desc="looking at photos", leave=False))
+    looks, thumbs = _look_at_all(paths, folder / "thumbnails.npy")
     looks["source"] = [path.relative_to(source).as_posix() for path in paths]
-    looks["rule"] = selection.apply_rules(looks, cfg)
+    looks["rule"] = selection.apply_rules(looks, thumbs, cfg)
     looks["group"] = [Path(s).parts[0] for s in looks["source"]] if cfg.data_source == "sample" else looks["source"]
     chosen = selection.draw(looks[looks["rule"] == ""], cfg.n_photos, cfg.seed)
     if len(chosen) < 10:
@@ -148,10 +176,28 @@ def _make(cfg, folder):
         )
     chosen["split"] = selection.split(chosen["group"].tolist(), cfg.seed)
     chosen["name"] = [f"photo{i:05d}.png" for i in range(len(chosen))]
-    for row in tqdm(chosen.itertuples(), total=len(chosen), desc="resizing", leave=False):
-        square = centre_square(read_rgb(source / row.source), cfg.size)
-        cv2.imwrite(str(folder / row.name), cv2.cvtColor(square, cv2.COLOR_RGB2BGR))
+    pairs = [(source / row.source, folder / row.name) for row in chosen.itertuples()]
+    written = workspace.in_parallel(lambda pair: _resize(*pair, cfg.size), pairs)
+    for _ in tqdm(written, total=len(pairs), desc="resizing", leave=False):
+        pass
     columns = ["source", "width", "height", "sha256", "colourfulness"]
     looks[looks["rule"] != ""][[*columns, "rule"]].to_csv(folder / "dropped.csv", index=False)
     (folder / "source.txt").write_text(str(source))
     chosen[["name", "split", "group", *columns]].to_csv(folder / "manifest.csv", index=False)
+
+
+def _look_at_all(paths, file):
+    """Return a table of what the rules need to know of photos, and their thumbnails as an array in a file."""
+    thumbs = np.lib.format.open_memmap(file, "w+", np.uint8, (len(paths), len(selection.UNREADABLE_LOOK["thumb"])))
+    rows, looks = [], workspace.in_parallel(selection.look_at, paths)
+    for i, look in enumerate(tqdm(looks, total=len(paths), desc="looking at photos", leave=False)):
+        thumbs[i] = look["thumb"]
+        rows.append([value for name, value in look.items() if name != "thumb"])
+    return pd.DataFrame(rows, columns=[name for name in selection.UNREADABLE_LOOK if name != "thumb"]), thumbs
+
+
+def _resize(source, target, size):
+    """Write the centre square of a photo as PNG; raises OSError when it cannot be written."""
+    bgr = cv2.cvtColor(centre_square(read_rgb(source), size), cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(target), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1]):  # level 1: fast, and hardly larger
+        raise OSError(f"{target} cannot be written: is the disk full?")

@@ -112,6 +112,15 @@ class Perceptual(nn.Module):
         return self(prediction.rgb_pred, prediction.rgb, prediction.autocast).mean()
 
 
+def report_terms(cfg, perceptual):
+    """Return the report's generator loss, as notebook 04 spells it out: GAN + lambda_l1 L1 + lambda_perc LPIPS."""
+    return [
+        LossTerm("GAN", 1.0, gan_loss),
+        LossTerm("L1", cfg.lambda_l1, l1_loss),
+        LossTerm(perceptual.name, cfg.lambda_perc, perceptual.loss),
+    ]
+
+
 def load_lpips(weights):
     """Return the lpips package's VGG model; raises RuntimeError, with what to do, when there is no network."""
     try:

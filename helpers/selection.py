@@ -11,6 +11,8 @@ from helpers.color import colourfulness
 UNREADABLE = "cannot be read"
 THUMB = 16
 HASH_BITS = 8  # of 64: how many may differ in a near-duplicate
+UNREADABLE_LOOK = {"readable": False, "width": 0, "height": 0, "colourfulness": 0.0, "sha256": "", "hash": 0}
+UNREADABLE_LOOK["thumb"] = np.zeros(THUMB * THUMB * 3, np.uint8)
 THUMB_LEVELS = 8.0  # of 255: how far thumbnails of near-duplicates may lie apart
 
 
@@ -27,14 +29,13 @@ def read_rgb(path):
 
 def look_at(path):
     """Return what the rules need to know of a photo file: readable, size, colourfulness, sha256, hash and thumbnail."""
-    look = {"readable": False, "width": 0, "height": 0, "colourfulness": 0.0, "sha256": "", "hash": 0, "thumb": None}
     try:
         rgb = read_rgb(path)
     except OSError:
-        return look
+        return UNREADABLE_LOOK
     height, width = rgb.shape[:2]
     small = centre_square(rgb, min(height, width, 256), cv2.INTER_AREA)  # what of it will be in the set
-    thumb = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA).astype(np.float32)
+    thumb = cv2.resize(small, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     return {
         "readable": True,
         "width": width,
@@ -63,11 +64,12 @@ def difference_hash(rgb):
     return int.from_bytes(np.packbits(grey[:, :-1] > grey[:, 1:]).tobytes(), "big")
 
 
-def apply_rules(looks, cfg):
+def apply_rules(looks, thumbs, cfg):
     """Return for every photo the first rule that drops it, or "".
 
-    looks: a table of `look_at` rows. The rules, in order: "cannot be read", "smaller than N px", "near-grey"
-    (colourfulness below `cfg.min_colourfulness`), "near-duplicate" (of an earlier photo that stays).
+    looks: a table of `look_at` rows; thumbs: their thumbnails, (N, D) uint8. The rules, in order: "cannot be read",
+    "smaller than N px", "near-grey" (colourfulness below `cfg.min_colourfulness`), "near-duplicate" (of an earlier
+    photo that stays).
     """
     small = looks[["width", "height"]].min(axis=1) < cfg.size
     rules = np.select(
@@ -77,21 +79,23 @@ def apply_rules(looks, cfg):
     ).astype(object)
     kept = np.flatnonzero(rules == "")
     if len(kept):
-        again = near_duplicates(np.array(looks["hash"].iloc[kept], np.uint64), np.stack(looks["thumb"].iloc[kept]))
+        again = near_duplicates(np.array(looks["hash"].iloc[kept], np.uint64), thumbs, kept)
         rules[kept[again]] = "near-duplicate"
     return rules
 
 
-def near_duplicates(hashes, thumbs):
+def near_duplicates(hashes, thumbs, rows=None):
     """Return which photos (a mask) look like an earlier one: few hash bits apart, and alike in a colour thumbnail.
 
-    hashes: (N,) uint64 from `difference_hash`; thumbs: (N, D) float32 in [0, 255].
+    hashes: (N,) uint64 from `difference_hash`; thumbs: (N, D) uint8, or a longer array of which `rows` (N,) are meant.
     """
+    rows = np.arange(len(hashes)) if rows is None else rows
     duplicate = np.zeros(len(hashes), bool)
     for i in range(1, len(hashes)):
         near = np.flatnonzero(np.bitwise_count(hashes[:i] ^ hashes[i]) <= HASH_BITS)
         near = near[~duplicate[near]]
-        duplicate[i] = bool((np.abs(thumbs[near] - thumbs[i]).mean(axis=1) < THUMB_LEVELS).any())
+        apart = np.abs(thumbs[rows[near]].astype(np.float32) - thumbs[rows[i]]).mean(axis=1)
+        duplicate[i] = bool((apart < THUMB_LEVELS).any())
     return duplicate
 
 

@@ -4,6 +4,9 @@ import inspect
 import os
 import random
 import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,25 @@ def seed_everything(seed):
     torch.manual_seed(seed)
 
 
+def cores():
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(function, items, ahead=64):
+    """Yield function(item) for each item, in order, computed by threads on all cores at most `ahead` items ahead.
+
+    Threads, for OpenCV lets them run side by side, and its own do not survive the fork that processes start with.
+    """
+    items = iter(items)
+    with ThreadPoolExecutor(cores()) as pool:
+        waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+
+
 def native_precision():
     """Return the fastest precision that this machine has in hardware: "bf16", "fp16" or "no" (fp32).
 
@@ -86,7 +108,10 @@ def make_accelerator(precision="auto"):
     mixed = {"auto": native_precision(), "fp32": "no"}.get(precision, precision)
     # accelerate refuses a second precision in one process; a student who changes the cell means it
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision=mixed)
+    torch.set_float32_matmul_precision("high")  # TF32, where there is such a thing
+    torch.backends.cudnn.benchmark = True  # training photos are of one size: worth the search for the fastest kernel
+    no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(mixed_precision=mixed, cpu=no_gpu)  # only when told so does it join several processes on a CPU
 
 
 def describe(accelerator, cfg):

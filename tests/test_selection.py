@@ -30,7 +30,7 @@ def looks_of(folder, **photos):
 
 
 def rules_of(looks, cfg, **changes):
-    return list(selection.apply_rules(looks, cfg.replace(**changes)))
+    return list(selection.apply_rules(looks, np.stack(looks["thumb"]), cfg.replace(**changes)))
 
 
 def test_a_photo_saved_again_as_jpeg_is_a_near_duplicate(tmp_path, cfg, photo):

@@ -12,8 +12,9 @@ from helpers import workspace
 from helpers.batches import Batches, augmentations
 from helpers.checkpoints import Run
 from helpers.losses import LossTerm, Prediction, gan_loss, l1_loss
+from helpers.monitoring import EarlyStopping, collapse_warnings
 from helpers.networks import Discriminator, Generator
-from helpers.training import EarlyStopping, Trainer, collapse_warnings
+from helpers.trainer import Trainer
 
 L1 = LossTerm("L1", 50.0, l1_loss)
 GAN = LossTerm("GAN", 1.0, gan_loss)
@@ -269,7 +270,7 @@ def test_the_averaged_generator_gets_batch_statistics_of_its_own(make):
     batch = fixed_batch(trainer)
     for _ in range(4):
         trainer.training_step(batch)
-    trainer.batches = [batch]
+    trainer.settling = [batch]
     trainer.settle_average()
     convolution, norm, *_ = trainer.average.module
     with torch.no_grad():

@@ -1,0 +1,85 @@
+"""Two processes train one network: the same weights, photos shared out, one set of metrics, one that writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from notebook_tools import PROJECT, edit, read, run
+
+from helpers import checkpoints, dataset, metrics
+from helpers.config import Config
+
+# what `accelerate launch` calls for several GPUs; on a CPU it would ask for MPI
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def launch(*command, **variables):
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    done = subprocess.run([*LAUNCH, *map(str, command)], env=env, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What each of two processes wrote down, and their workspace."""
+    folder = tmp_path_factory.mktemp("two")
+    variables = {"COLORIZE_WORKSPACE": str(folder / "workspace"), "COLORIZE_PROFILE": "smoke"}
+    launch(PROJECT / "tests/two_processes.py", folder, **variables)
+    return [json.loads((folder / f"process{i}.json").read_text()) for i in (0, 1)], folder / "workspace"
+
+
+@pytest.mark.parametrize("phase", [0, 1], ids=["warmup", "adversarial"])
+def test_weights_are_equal_after_every_step_and_change_from_step_to_step(both, phase):
+    first, second = ([step["weights"] for step in process["phases"][phase]["steps"]] for process in both[0])
+    assert first == second
+    assert len(set(first)) == len(first) == 4  # 16 photos, 2 processes, batches of 4, 2 epochs
+
+
+@pytest.mark.parametrize("phase", [0, 1], ids=["warmup", "adversarial"])
+def test_the_processes_see_different_photos_that_together_are_the_epoch(both, phase):
+    for epoch in (slice(0, 2), slice(2, 4)):
+        parts = [sum((step["photos"] for step in p["phases"][phase]["steps"][epoch]), []) for p in both[0]]
+        assert not set(parts[0]) & set(parts[1])
+        assert sorted(parts[0] + parts[1]) == list(range(16))
+
+
+def test_one_set_of_metrics_over_all_validation_photos(both, monkeypatch):
+    (first, second), workspace = both
+    assert [p["history"] for p in first["phases"]] == [p["history"] for p in second["phases"]]
+    monkeypatch.setenv("COLORIZE_WORKSPACE", str(workspace))
+    validation = dataset.prepare(Config.from_profile(precision="fp32", batch_size=4)).load("validation")
+    assert len(validation) > 1
+    colorized = metrics.colorize_all(checkpoints.Run("smoke").load("warmup"), validation)
+    table = metrics.measure_all(colorized, validation, with_ssim=False)
+    assert first["phases"][0]["history"]["val L1"][-1] == pytest.approx(table["L1"].mean(), rel=1e-4)
+
+
+def test_only_the_first_process_writes(both):
+    (first, second), _ = both
+    assert len(first["saved"]) >= 2 and any(path.endswith("_history.csv.part") for path in first["written"])
+    assert second["saved"] == [] and second["written"] == []
+
+
+def test_the_command_trains_both_phases(tmp_path):
+    variables = {"COLORIZE_WORKSPACE": str(tmp_path), "COLORIZE_PROFILE": "smoke"}
+    printed = launch("-m", "helpers.training", "--set", "batch_size=4", "warmup_epochs=1", "run=pair", **variables)
+    assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 2/2") == 1
+    assert checkpoints.load_generator(tmp_path / "runs/pair/adversarial.safetensors")
+    assert json.loads((tmp_path / "runs/pair/warmup.json").read_text())["batch_size"] == 4
+
+
+def test_notebook_04_starts_two_processes(tmp_path):
+    run(read("03_warmup_training"), tmp_path)
+    notebook = read("04_adversarial_training")
+    launcher = next(i for i, cell in enumerate(notebook.cells) if "# accelerate.notebook_launcher(" in cell.source)
+    described = next(i for i, cell in enumerate(notebook.cells) if "make_accelerator" in cell.source)
+    notebook.cells = notebook.cells[:described] + [notebook.cells[launcher]]  # a fresh kernel: configuration, launcher
+    edit(notebook, "# accelerate.notebook_launcher(", "accelerate.notebook_launcher(")
+    run(edit(notebook, "gpus = torch.cuda.device_count()", "gpus = 2"), tmp_path, OMP_NUM_THREADS="1")
+    assert Path(tmp_path / "runs/smoke/adversarial.safetensors").exists()
+    assert len(pd.read_csv(tmp_path / "runs/smoke/adversarial_steps.csv")) == 2  # epochs, of one step: 16 photos, 2 processes, batches of 8
