@@ -4,6 +4,7 @@
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
+# make torture                      kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05
 
 PROFILE ?= smoke
@@ -14,7 +15,7 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run test check test-colab bench
+.PHONY: run test check test-colab bench torture
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -46,6 +47,9 @@ test-colab:
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/run.py
+
+torture: $(VENV)/installed
+	$(BIN)/python tests/torture/run.py
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)

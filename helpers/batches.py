@@ -48,6 +48,7 @@ class Batches:
         self.streamed = not torch.is_tensor(photos)
         self.process, self.processes = share
         self.random = torch.Generator().manual_seed(seed)
+        self.skip = 0  # batches that the next epoch leaves out: those that were done before it was interrupted
         if not self.streamed:
             self.photos = photos.to(device)
         if augment is not None and len(photos) < batch_size * self.processes:
@@ -66,8 +67,10 @@ class Batches:
         return order[self.process :: self.processes]
 
     def __iter__(self):
+        self.order_of_epoch = self.random.get_state()
         order = self.order() if self.streamed else self.order().to(self.device)
-        for photos in self._read(order.split(self.batch_size)[: len(self)]):
+        skip, self.skip = self.skip, 0
+        for photos in self._read(order.split(self.batch_size)[skip : len(self)]):
             rgb = photos.to(self.device, non_blocking=True).float() / 255
             for transform in self.augment or ():
                 rgb = transform(rgb)

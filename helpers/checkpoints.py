@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import workspace
 from helpers.networks import Generator
+from helpers.storage import write_atomically
 
 MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
 
@@ -137,10 +138,3 @@ def load_generator(path, notebook="04_adversarial_training"):
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
     return generator.eval()
-
-
-def write_atomically(path, write):
-    """Let `write` fill a temporary file beside `path`, then put it in place, so that no half file is ever seen."""
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    temporary.replace(path)

@@ -1,12 +1,16 @@
 """The configuration: one frozen dataclass, three profiles, and the changes that notebooks make."""
 
+import difflib
 import json
 import os
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
+from typing import get_args, get_type_hints
 
 import torch
 
 from helpers import workspace
+from helpers.storage import write_atomically
 
 CHOICES = {
     "data_source": ("kaggle", "folder", "sample"),
@@ -15,12 +19,21 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 
+LIMITS = {  # the smallest and the largest value that make sense
+    **{"seed": (0, 2**32 - 1), "n_photos": (10, 10**8), "size": (33, 4096), "min_colourfulness": (0, 200)},
+    **{"flip": (0, 1), "rotation": (0, 180), "crop": (0.05, 1), "jitter": (0, 1), "memory_gb": (0, 10**4)},
+    **{"res_blocks": (0, 100), "lambda_l1": (0, 10**6), "lambda_perc": (0, 10**6), "batch_size": (1, 10**5)},
+    **{"warmup_epochs": (1, 10**6), "adversarial_epochs": (1, 10**6), "patience": (1, 10**6), "val_photos": (1, 10**7)},
+    **{"warmup_lr": (1e-9, 1), "adversarial_lr": (1e-9, 1), "beta1": (0, 0.9999), "beta2": (0, 0.999999)},
+    **{"clip_norm": (1e-9, 10**9), "ema_decay": (0, 0.999999), "checkpoint_minutes": (0, 10**6)},
+}
+
 
 @dataclass(frozen=True)
 class Config:
     """Every value of the system; the defaults are the report's recipe (profile `paper`).
 
-    Raises ValueError for a value that is not among the choices of its field.
+    Raises ValueError or TypeError for a value that is impossible, with the field, the value and what is allowed.
     """
 
     profile: str = "paper"
@@ -68,12 +81,12 @@ class Config:
     beta2: float = 0.999
     clip_norm: float = 1.0
     ema_decay: float | None = None  # e.g. 0.995: use the moving average of the generator's weights
+    checkpoint_minutes: float = 5.0  # at most so much work is lost when the machine disappears
     val_photos: int = 1000  # how many validation photos an epoch's end looks at, at most
 
     def __post_init__(self):
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not possible; choose one of {', '.join(allowed)}")
+        for name, kind in get_type_hints(type(self)).items():
+            _check(name, getattr(self, name), kind)
         for name in ("photos_folder", "show_folder"):
             object.__setattr__(self, name, str(getattr(self, name)))  # a Path is welcome too
         if not self.run:
@@ -93,9 +106,11 @@ class Config:
         name = os.environ.get("COLORIZE_PROFILE") or ("paper" if torch.cuda.is_available() else "laptop")
         if name not in PROFILES:
             raise ValueError(f"COLORIZE_PROFILE={name!r} is no profile; choose one of {', '.join(PROFILES)}")
-        unknown = changes.keys() - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown field {', '.join(sorted(unknown))}; helpers/config.py lists all fields")
+        known = [field.name for field in fields(cls)]
+        for field in sorted(changes.keys() - set(known)):
+            near = difflib.get_close_matches(field, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "helpers/config.py lists all fields"
+            raise ValueError(f"unknown field {field}={changes[field]!r}; {hint}")
         values = {"profile": name, **PROFILES[name]}
         if photos := os.environ.get("COLORIZE_PHOTOS"):
             values |= {"data_source": "folder", "photos_folder": photos}
@@ -145,13 +160,35 @@ PROFILES = {
 }
 
 
+def _check(name, value, kind):
+    """Raise TypeError or ValueError, with what is allowed, when a field cannot have a value."""
+    kinds = get_args(kind) or (kind,)
+    if name in ("photos_folder", "show_folder"):
+        kinds = (str, os.PathLike)
+    allowed = tuple({float: Real, int: Integral}.get(k, k) for k in kinds)
+    wanted = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "None") for k in kinds)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+        raise TypeError(f"{name}={value!r} is a {type(value).__name__}; it must be {wanted}")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise ValueError(f"{name}={value!r} is not possible; choose one of {', '.join(CHOICES[name])}")
+    low, high = LIMITS.get(name, (None, None))
+    if low is not None and value is not None and not low <= value <= high:
+        raise ValueError(f"{name}={value!r} is not possible; it must be from {low} to {high}")
+    if name == "run" and (set(value) & set('/\\:*?"<>|') or value.startswith(".") or len(value) > 100):
+        raise ValueError(f"run={value!r} cannot be the name of a folder; use letters, numbers, spaces and dashes")
+
+
 def _keep_changes(profile, notebook, changes):
     """Keep a notebook's changes in the workspace; return them on top of those of the notebooks before it."""
     path = workspace.root() / "config.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        kept = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        print(f"{path} is damaged: the changes that earlier notebooks kept in it are lost; run those again")
+        kept = {}
     of_profile = kept.setdefault(profile, {})
     of_profile[str(notebook)] = changes
-    path.write_text(json.dumps(kept, indent=1, default=str))
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(kept, indent=1, default=str)))
     merged = {}
     print(f"profile    {profile}")
     for number in sorted(of_profile, key=int):

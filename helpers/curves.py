@@ -64,7 +64,7 @@ class LiveFigure:
 
     def update(self, steps, history, colorized):
         """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as coloured now."""
-        self.film.append(colorized[: self.count].clone())
+        self.film.append((len(history), colorized[: self.count].clone()))
         panels = panels_of(steps)
         count = len(panels) + 2
         columns = count if count <= 4 else 3
@@ -79,7 +79,7 @@ class LiveFigure:
         axes[count - 1].axhline(history["val truth"].iloc[-1], color="0.5", ls=":")
         for axis in axes[count:]:
             axis.set_visible(False)
-        shown = {"grey": plots.greyed(self.truth), f"epoch {len(history)}": self.film[-1], "truth": self.truth}
+        shown = {"grey": plots.greyed(self.truth), f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
         plots.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
         self._show(plots.finish(figure, self.name))
 
@@ -93,9 +93,9 @@ class LiveFigure:
     def progress(self, name=None):
         """Show the photos epoch by epoch, a row each, and the truth below."""
         step = -(-len(self.film) // 8)
-        chosen = range(step - 1, len(self.film), step)
-        rows = [list(self.film[i]) for i in chosen] + [list(self.truth)]
-        labels = [f"epoch {i + 1}" for i in chosen] + ["truth"]
+        chosen = self.film[step - 1 :: step]
+        rows = [list(photos) for _, photos in chosen] + [list(self.truth)]
+        labels = [f"epoch {epoch}" for epoch, _ in chosen] + ["truth"]
         return plots.finish(plots.grid(rows, labels=labels, width=1.5), name)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ class PhotoSet:
         """Return up to `count` photos that a rule dropped, uint8 (3, size, size); none for unreadable files."""
         source = Path((self.folder / "source.txt").read_text())
         names = self.dropped.loc[self.dropped["rule"] == rule, "source"].head(count)
+        names = [name for name in names if (source / name).exists()]
         squares = [] if rule == UNREADABLE else [centre_square(read_rgb(source / name), size) for name in names]
         return [torch.from_numpy(square).permute(2, 0, 1) for square in squares]
 
@@ -85,12 +87,18 @@ def download_kaggle():
     import kagglehub  # asks for its credentials when imported: only who wants Kaggle pays for that
 
     try:
-        return Path(kagglehub.dataset_download(KAGGLE_HANDLE)) / "data" / "train_color"
+        folder = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
     except Exception as error:  # kagglehub has an error of its own for every way to fail
         raise RuntimeError(
             f"Kaggle's photos cannot be downloaded ({type(error).__name__}: {error}). Connect to the network, or use "
             'data_source="folder" with photos_folder="your/photos", or data_source="sample".'
         ) from error
+    photos = folder / "data" / "train_color"
+    if not photos.is_dir():
+        raise RuntimeError(
+            f"{folder} holds no data/train_color: half a download. Delete that folder, and run this again."
+        )
+    return photos
 
 
 def sample_photos():
@@ -120,14 +128,24 @@ def find_photos(cfg):
 
 
 def list_photos(folder):
-    """Return the photo files in a folder and below, sorted; raises FileNotFoundError if there are none."""
+    """Return the photo files in a folder and below, sorted; links are followed, but none in a circle.
+
+    Raises FileNotFoundError if there are none. Folders that may not be opened are printed and passed over.
+    """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: name one that holds photos.")
-    suffixes = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    suffixes = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    paths, seen = [], set()
+    for parent, below, names in os.walk(folder, followlinks=True, onerror=lambda error: print(f"passed over: {error}")):
+        if os.path.realpath(parent) in seen:
+            below.clear()
+            continue
+        seen.add(os.path.realpath(parent))
+        files = (Path(parent, name) for name in names if Path(name).suffix.lower() in suffixes)
+        paths += [path for path in files if path.is_file()]
     if not paths:
         raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(suffixes))} in it and below.")
-    return paths
+    return sorted(paths)
 
 
 def load_squares(folder, size, limit=8):
@@ -165,7 +183,7 @@ def _make(cfg, folder):
     """
     source, paths = find_photos(cfg)
     looks, thumbs = _look_at_all(paths, folder / "thumbnails.npy")
-    looks["source"] = [path.relative_to(source).as_posix() for path in paths]
+    looks["source"] = [printable(path.relative_to(source)) for path in paths]
     looks["rule"] = selection.apply_rules(looks, thumbs, cfg)
     looks["group"] = [Path(s).parts[0] for s in looks["source"]] if cfg.data_source == "sample" else looks["source"]
     chosen = selection.draw(looks[looks["rule"] == ""], cfg.n_photos, cfg.seed)
@@ -176,7 +194,7 @@ def _make(cfg, folder):
         )
     chosen["split"] = selection.split(chosen["group"].tolist(), cfg.seed)
     chosen["name"] = [f"photo{i:05d}.png" for i in range(len(chosen))]
-    pairs = [(source / row.source, folder / row.name) for row in chosen.itertuples()]
+    pairs = [(paths[i], folder / name) for i, name in chosen["name"].items()]
     written = workspace.in_parallel(lambda pair: _resize(*pair, cfg.size), pairs)
     for _ in tqdm(written, total=len(pairs), desc="resizing", leave=False):
         pass
@@ -194,6 +212,11 @@ def _look_at_all(paths, file):
         thumbs[i] = look["thumb"]
         rows.append([value for name, value in look.items() if name != "thumb"])
     return pd.DataFrame(rows, columns=[name for name in selection.UNREADABLE_LOOK if name != "thumb"]), thumbs
+
+
+def printable(path):
+    """Return a path as text that any file can hold: a name need not be valid Unicode."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
 def _resize(source, target, size):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.color import L_ab_to_rgb
+from helpers.networks import download_weights
 
 
 @dataclass
@@ -122,14 +123,12 @@ def report_terms(cfg, perceptual):
 
 
 def load_lpips(weights):
-    """Return the lpips package's VGG model; raises RuntimeError, with what to do, when there is no network."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
-            model = lpips.LPIPS(net="vgg", pnet_rand=weights is None, verbose=False)
-        return model.to(memory_format=torch.channels_last)
-    except OSError as error:
-        raise RuntimeError(
-            f"The VGG-16 weights of LPIPS cannot be downloaded ({error}). Connect to the network, or put the file in "
-            f"{torch.hub.get_dir()}/checkpoints, or set lpips_weights=None (an untrained trunk: a weak stand-in)."
-        ) from error
+    """Return the lpips package's VGG model; raises RuntimeError, with what to do, when its weights cannot be had."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
+        model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    if weights is not None:  # loaded here, for lpips would unpickle the file, and run what code it finds in it
+        trunk = download_weights("vgg16", weights, "lpips_weights")
+        state = {name: trunk["features." + name.split(".", 1)[1]] for name in model.net.state_dict()}
+        model.net.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last)

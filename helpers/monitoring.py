@@ -12,8 +12,8 @@ class EarlyStopping:
     def update(self, epoch, value):
         """Take an epoch's value; return whether it is the lowest so far."""
         if value < self.best:
-            self.best, self.best_epoch = value, epoch
-        self.should_stop = epoch - self.best_epoch >= self.patience
+            self.best, self.best_epoch = float(value), epoch
+        self.should_stop = bool(epoch - self.best_epoch >= self.patience)
         return self.best_epoch == epoch
 
 
@@ -22,6 +22,21 @@ def epoch_means(steps):
     norms = [name for name in steps if name.endswith("gradient")]
     finite = steps[norms].where(steps[norms].abs() < float("inf"))
     return {**steps.drop(columns=["epoch", *norms]).mean(skipna=False), **finite.mean()}
+
+
+def refuse_bad_numbers(steps, before, folder):
+    """Raise FloatingPointError that says where the last good state is, if a loss of a table of steps is no number.
+
+    before: how many steps came before the table's. A gradient's norm may overflow: fp16 scales its loss by trial.
+    """
+    losses = steps[[name for name in steps if not name.endswith("gradient")]]
+    bad = losses[~losses.abs().lt(float("inf")).all(axis=1)]
+    if len(bad):
+        names = [name for name, value in bad.iloc[0].items() if not math.isfinite(value)]
+        raise FloatingPointError(
+            f"At step {before + bad.index[0] + 1}, {', '.join(names)} became {bad.iloc[0][names[0]]}. Lower the "
+            f'learning rate, or try precision="fp32", under a new run name. The last good state is in {folder}.'
+        )
 
 
 def collapse_warnings(row):

@@ -1,5 +1,7 @@
 """The generator (a U-Net on a ResNet encoder) and the discriminator (a spectrally normalised PatchGAN)."""
 
+import pickle
+
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -75,12 +77,27 @@ class Encoder(nn.Module):
 
 def load_resnet(name, weights):
     """Return torchvision's ResNet `name` with `weights`; raises RuntimeError when they cannot be downloaded."""
+    resnet = torchvision.models.get_model(name, weights=None)
+    if weights is not None:
+        resnet.load_state_dict(download_weights(name, weights, "encoder_weights"))
+    return resnet
+
+
+def download_weights(name, weights, field):
+    """Return a state dict of torchvision's, downloaded once; only tensors are read of the file, never code.
+
+    field: the configuration's field that chose them. Raises RuntimeError, with what to do, when they cannot be had.
+    """
     try:
-        return torchvision.models.get_model(name, weights=weights)
-    except OSError as error:
+        entry = torchvision.models.get_model_weights(name)[weights]
+        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except KeyError as error:
+        raise RuntimeError(f"{field}={weights!r}: {name} has no such weights.") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RuntimeError(
-            f"The {weights} weights of {name} cannot be downloaded ({error}). Connect to the network, or put the "
-            f"file in {torch.hub.get_dir()}/checkpoints, or set encoder_weights=None to train from scratch."
+            f"The {weights} weights of {name} cannot be downloaded or read ({reason}). Connect to the network, delete "
+            f"what is damaged in {torch.hub.get_dir()}/checkpoints, or set {field}=None to do without trained weights."
         ) from error
 
 

@@ -5,6 +5,7 @@ import hashlib
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 
 from helpers.color import colourfulness
 
@@ -17,14 +18,30 @@ THUMB_LEVELS = 8.0  # of 255: how far thumbnails of near-duplicates may lie apar
 
 
 def read_rgb(path):
-    """Read a photo as uint8 (H, W, 3), turned as its EXIF data says; raises OSError naming an unreadable file."""
+    """Read a photo as uint8 (H, W, 3), turned as its EXIF data says, over white where it is transparent.
+
+    Raises OSError that names a file which cannot be read as a photo: damaged, cut off, no photo at all, or of so many
+    pixels (over 178 million) that it is more likely made to fill the memory.
+    """
     try:
-        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # an empty file, or more pixels than OpenCV takes
-        bgr = None
-    if bgr is None:
-        raise OSError(f"{path} cannot be read as a photo")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+        with Image.open(path) as photo:
+            return _to_rgb(ImageOps.exif_transpose(photo))
+    except Exception as error:  # a damaged file can make a decoder fail in any way
+        reason = str(error) or type(error).__name__
+        raise OSError(f"{path} cannot be read as a photo: {reason}") from error
+
+
+def _to_rgb(photo):
+    """Return a Pillow image of any mode as uint8 (H, W, 3)."""
+    if photo.mode.startswith("I"):  # 16 bits a channel
+        values = np.asarray(photo).astype(np.int64).clip(0, 65535)
+        return np.repeat((values // 257).astype(np.uint8)[..., None], 3, axis=2)
+    if photo.mode == "F":
+        raise ValueError("its values are floating-point numbers, not those of a photo")
+    if photo.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in photo.info:
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    return np.array(photo.convert("RGB"))
 
 
 def look_at(path):

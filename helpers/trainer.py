@@ -1,6 +1,7 @@
 """The trainer of both phases: steps, epochs, validation, moving average, best model, early stopping."""
 
 import time
+from contextlib import nullcontext
 
 import pandas as pd
 import torch
@@ -8,14 +9,15 @@ from accelerate.utils import gather_object
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm.auto import tqdm
 
-from helpers import metrics
+from helpers import metrics, storage
 from helpers.batches import Batches
 from helpers.checkpoints import Run
-from helpers.losses import Prediction, discriminator_losses, total_loss
-from helpers.monitoring import EarlyStopping, collapse_warnings, epoch_means
+from helpers.monitoring import EarlyStopping, collapse_warnings, epoch_means, refuse_bad_numbers
+from helpers.resume import Checkpoints, StopRequest, refuse_another, restore, state_of
+from helpers.steps import TrainingSteps
 
 
-class Trainer:
+class Trainer(TrainingSteps):
     """Train a generator; with a discriminator, against it.
 
     The phase is "warmup" without a discriminator and "adversarial" with one. `terms` is the generator's loss, a list of
@@ -28,6 +30,7 @@ class Trainer:
     def __init__(self, cfg, accelerator, generator, terms, photos, augment, perceptual, discriminator=None, start=None):
         accelerator.free_memory()  # what an earlier trainer of this session left on the device
         self.cfg, self.accelerator, self.terms, self.perceptual = cfg, accelerator, terms, perceptual
+        self._is_main = accelerator.is_main_process  # of several processes, one writes and reports
         self.phase = "adversarial" if discriminator else "warmup"
         self.epochs = getattr(cfg, f"{self.phase}_epochs")
         self.run, self.photos, self.start = Run(cfg.run), photos, start
@@ -50,73 +53,62 @@ class Trainer:
             self.raw_discriminator = accelerator.unwrap_model(self.discriminator)
         self.stopper = EarlyStopping(cfg.patience)
         self.history, self.steps = pd.DataFrame(), pd.DataFrame()
-
-    def _prepare(self, network):
-        """Return a network ready for this device and precision, with its optimiser and learning-rate schedule."""
-        cfg, total = self.cfg, self.epochs * len(self.batches)
-        rate = getattr(cfg, f"{self.phase}_lr")
-        optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=(cfg.beta1, cfg.beta2), fused=True)
-        if cfg.schedule == "cosine":
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
-        else:
-            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        network, optimizer = self.accelerator.prepare(network, optimizer)
-        if cfg.compile:
-            self.accelerator.unwrap_model(network).compile()
-        return network, optimizer, schedule
-
-    def generator_step(self, prediction):
-        """Take one step down the generator's loss; return the values to log."""
-        if self.discriminator:
-            self.discriminator.requires_grad_(False)  # the gradient passes through it, but is not for it
-        loss, values = total_loss(self.terms, prediction)
-        norm = self._descend(loss, self.generator, self.g_optimizer, self.g_schedule)
-        if self.discriminator:
-            self.discriminator.requires_grad_(True)
-        return {"G total": loss, **values, "G gradient": norm}
-
-    def discriminator_step(self, batch, ab_fake):
-        """Take one step down the discriminator's loss on real and fake colours; return the values to log."""
-        real, fake = self.discriminator(batch.L, batch.ab), self.discriminator(batch.L, ab_fake)
-        loss_real, loss_fake = discriminator_losses(real, fake)
-        loss = (loss_real + loss_fake) / 2
-        norm = self._descend(loss, self.discriminator, self.d_optimizer, self.d_schedule)
-        accuracy = {"D right on real": (real > 0).float().mean(), "D right on fake": (fake < 0).float().mean()}
-        return {"D real": loss_real, "D fake": loss_fake, **accuracy, "D gradient": norm}
-
-    def _descend(self, loss, network, optimizer, schedule):
-        """Step along the gradient of `loss`, clipped to `cfg.clip_norm`; return its norm before clipping."""
-        optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.unscale_gradients(optimizer)  # of this network alone; accelerate's own clipping takes all
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.cfg.clip_norm)
-        optimizer.step()
-        schedule.step()
-        return norm
-
-    def training_step(self, batch):
-        """Learn from one batch: the discriminator first, then the generator, both from one forward pass of it."""
-        ab_pred = self.generator(batch.L)
-        parts = (batch.L, batch.ab, batch.rgb, ab_pred)
-        prediction = Prediction(*parts, self.raw_discriminator, self.accelerator.autocast)
-        log = self.discriminator_step(batch, ab_pred.detach()) if self.discriminator else {}
-        log |= self.generator_step(prediction)
-        if self.average:
-            self.average.update_parameters(self.raw_generator)
-        return log
+        self.epoch, self.logs, self.columns, self.seconds = 1, [], [], 0.0  # where it stands
+        self.checkpoints, self.request = Checkpoints(self.run, self.phase), None
 
     def train_epoch(self, epoch):
-        """Go once through the training photos; return the values of its steps as a table."""
-        self.generator.train()
-        logs = []
-        title, quiet = f"{self.phase} epoch {epoch}/{self.epochs}", not self.accelerator.is_main_process
-        for batch in tqdm(self.batches, desc=title, leave=False, disable=quiet):
-            log = self.training_step(batch)
-            logs.append(torch.stack([value.detach().float() for value in log.values()]))
-        values = self.accelerator.reduce(torch.stack(logs), "mean")  # over the processes
-        table = pd.DataFrame(values.cpu().numpy(), columns=list(log))  # read once an epoch: reading makes a GPU wait
+        """Go once through the training photos, or through what is left of them; return the values of its steps."""
+        for network in filter(None, (self.generator, self.discriminator)):
+            network.train()
+        title, quiet, done = f"{self.phase} epoch {epoch}/{self.epochs}", not self._is_main, len(self.logs)
+        bar = tqdm(self.batches, title, len(self.batches), leave=False, disable=quiet, initial=done)
+        for batch in bar:
+            log = self._step_that_fits(batch)
+            self.columns = list(log)
+            self.logs.append(torch.stack([value.detach().float() for value in log.values()]))
+            self._after_step()
+        values = self.accelerator.reduce(torch.stack(self.logs), "mean")  # over the processes
+        table = pd.DataFrame(
+            values.cpu().double().numpy(), columns=self.columns
+        )  # read once an epoch: reading makes a GPU wait
+        refuse_bad_numbers(table, len(self.steps), self.checkpoints.folder)
         table.insert(0, "epoch", epoch)
+        self.logs = []
         return table
+
+    def _step_that_fits(self, batch):
+        """Take a training step; raises RuntimeError with a batch size to try when memory does not suffice."""
+        try:
+            return self.training_step(batch)
+        except torch.OutOfMemoryError as error:
+            size = self.cfg.batch_size
+            raise RuntimeError(
+                f"The GPU's memory does not hold batch_size={size} at {self.cfg.size} px. Restart the kernel, to free "
+                f"the memory, and try batch_size={max(1, size // 2)} or a smaller size. ({error})"
+            ) from error
+
+    def _after_step(self):
+        """Write a checkpoint when it is time for one; stop in good order when that was asked for."""
+        if self.request is None or self.accelerator.num_processes > 1:
+            return
+        self.alive()
+        if self.request.asked or time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes:
+            self.checkpoint()
+        if self.request.asked:
+            where = f"epoch {self.epoch} of {self.epochs}, after step {len(self.logs)} of {len(self.batches)}"
+            print(f"stopped in {where}; all of it is kept. To go on, run the notebook again up to this cell.")
+            raise KeyboardInterrupt
+
+    def checkpoint(self, finished=False):
+        """Write all that is needed to go on from here, if it is sound."""
+        if self.logs:
+            table = pd.DataFrame(torch.stack(self.logs).cpu().numpy(), columns=self.columns)
+            refuse_bad_numbers(table, len(self.steps), self.checkpoints.folder)
+            self.seconds = time.perf_counter() - self.started
+        state = state_of(self, finished)
+        if self._is_main:
+            self.checkpoints.save(state)
+        self.saved = time.monotonic()
 
     def settle_average(self):
         """Measure the batch statistics of the averaged generator anew: no training step ever saw its own.
@@ -150,36 +142,69 @@ class Trainer:
         table = metrics.measure_all(colorized, self.validation, perceptual, self.accelerator.device, with_ssim=False)
         return pd.concat(gather_object([table])).mean()
 
-    def fit(self, show=None):
-        """Train all epochs, or until early stopping; `show(trainer)` is called after each. Returns the history."""
-        main = self.accelerator.is_main_process  # of several processes, one writes and reports
-        if main:
-            self.run.begin(self.phase, self.cfg, self.photos, self.start)
-        for epoch in range(1, self.epochs + 1):
-            row, is_best = self._epoch(epoch)
-            if main:
+    def fit(self, show=None, restart=False):
+        """Train all epochs, or until early stopping; `show(trainer)` is called after each. Returns the history.
+
+        What an earlier call of the same run left is gone on with, or, if it was finished, shown; `restart` keeps it
+        aside and starts over. Raises ValueError when the run was begun with other settings, BlockingIOError when
+        another program trains it, OSError when the disk is full, FloatingPointError when a loss is no number any more.
+        """
+        holding = storage.in_use(self.run.path) if self._is_main else nullcontext(lambda: None)
+        with holding as self.alive, StopRequest() as self.request:
+            if self._begin(restart):
+                name = self.run.name
+                print(f"run {name!r} has finished its {self.phase}: shown as it was. To start over: restart=True.")
+                self.validated = self.colorize(self.final_generator(), self.validation)
+                if show:
+                    show(self)
+            else:
+                self._train(show)
+        self.request = None
+        return self.history
+
+    def _begin(self, restart):
+        """Start a run, or put the trainer where it stopped; return whether it was finished."""
+        state = None if restart else self.checkpoints.latest()
+        self.saved = time.monotonic()
+        if state is None:
+            if self._is_main:
+                self.run.begin(self.phase, self.cfg, self.photos, self.start)
+            self.accelerator.wait_for_everyone()
+            return False
+        refuse_another(self, state)
+        restore(self, state)
+        if self._is_main and not state["finished"]:
+            print(f"going on with {self.phase} epoch {self.epoch}/{self.epochs}, after step {len(self.logs)}")
+        return state["finished"]
+
+    def _train(self, show):
+        """Train the epochs that are left; after each, keep what is worth keeping."""
+        while self.epoch <= self.epochs and not (self.discriminator and self.stopper.should_stop):
+            row, is_best = self._epoch(self.epoch)
+            if self._is_main:
                 if is_best or not self.discriminator:
                     self.run.save(self.phase, self.final_generator(), self.cfg)
                 self.run.log(self.phase, self.history, self.steps)
                 self._report(row)
                 if show:
                     show(self)
-            if self.discriminator and self.stopper.should_stop:
-                self.accelerator.print(f"stopped early: no better validation L1 for {self.cfg.patience} epochs")
-                break
+            self.checkpoint()
+        if self.epoch <= self.epochs:
+            self.accelerator.print(f"stopped early: no better validation L1 for {self.cfg.patience} epochs")
+        self.checkpoint(finished=True)
         self.accelerator.wait_for_everyone()
-        return self.history
 
     def _epoch(self, epoch):
         """Train for an epoch and validate; return its row of the history, and whether it is the best so far."""
-        started = time.perf_counter()
+        self.started = time.perf_counter() - self.seconds
         steps = self.train_epoch(epoch)
         if self.average:
             self.settle_average()
         row = {"epoch": epoch, **epoch_means(steps), **self.validate()}
-        row["seconds"] = time.perf_counter() - started
+        row["seconds"] = time.perf_counter() - self.started
         self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
         self.steps = pd.concat([self.steps, steps], ignore_index=True)
+        self.epoch, self.seconds = epoch + 1, 0.0
         return row, self.stopper.update(epoch, row["val L1"])
 
     def _report(self, row):

@@ -20,6 +20,7 @@ def train(cfg, phases=("warmup", "adversarial"), make_terms=report_terms):
     `cfg.batch_size` photos on each process. Raises as `dataset.prepare` and `checkpoints.warmup_of` do.
     """
     accelerator = workspace.make_accelerator(cfg.precision)
+    workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
     with accelerator.local_main_process_first():  # the others find what it downloads and prepares
         photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights).to(accelerator.device)
         generator = Generator(cfg.encoder, cfg.encoder_weights, cfg.res_blocks)

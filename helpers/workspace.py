@@ -34,6 +34,10 @@ def root():
     """
     named = os.environ.get("COLORIZE_WORKSPACE")
     drive = on_colab() and DRIVE.is_dir()
+    if on_colab() and named and DRIVE.parent in Path(named).parents and not DRIVE.is_dir():
+        raise OSError(
+            f"{named} is on Google Drive, which is not mounted: run drive.mount({str(DRIVE.parent)!r}) first."
+        )
     path = Path(named) if named else DRIVE / "colorization" if drive else PROJECT / "artifacts"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -123,6 +127,11 @@ def describe(accelerator, cfg):
     print(f"precision  {precision}; losses, Lab and metrics in fp32")
     print(f"seed       {cfg.seed}")
     print(f"workspace  {root()}")
+    if on_colab() and DRIVE not in root().parents:
+        print("note       the workspace goes when this machine goes; mount Google Drive first, to keep it")
+    if cfg.profile == "paper" and device.type == "cpu":
+        print("note       no GPU: this profile would take days. On Colab: Runtime > Change runtime type; elsewhere set")
+        print("           COLORIZE_PROFILE=laptop before the notebook starts")
 
 
 def source(*things):

@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers.config import PROFILES, Config
 
@@ -132,3 +134,67 @@ def test_a_folder_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("COLORIZE_PHOTOS", str(tmp_path))
     cfg = Config.from_profile()
     assert cfg.data_source == "folder" and cfg.photos_folder == str(tmp_path)
+
+
+IMPOSSIBLE = [
+    ("size", 8, "from 33 to 4096"),
+    ("lambda_l1", -1, "from 0 to"),
+    ("lambda_perc", float("nan"), "from 0 to"),
+    ("crop", 1.5, "to 1"),
+    ("flip", 50, "to 1"),
+    ("ema_decay", 1.0, "to 0.999999"),
+    ("n_photos", 5, "from 10"),
+    ("warmup_epochs", 0, "from 1"),
+    ("batch_size", 0, "from 1"),
+    ("run", "a/b", "letters"),
+    ("run", "..", "letters"),
+]
+WRONG_TYPE = [
+    ("batch_size", 2.5, "int"),
+    ("batch_size", "8", "int"),
+    ("batch_size", True, "int"),
+    ("compile", 1, "bool"),
+    ("ema_decay", "0.9", "float or None"),
+    ("encoder_weights", 3, "str or None"),
+    ("warmup_lr", None, "float"),
+    ("photos_folder", 3, "str or PathLike"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, allowed):
+    with pytest.raises(ValueError, match=f"^{field}=") as caught:
+        cfg.replace(**{field: value})
+    assert repr(value) in str(caught.value) and allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), WRONG_TYPE)
+def test_a_wrong_type_is_refused_with_the_right_one(cfg, field, value, allowed):
+    with pytest.raises(TypeError, match=f"^{field}=.*must be {allowed}$"):
+        cfg.replace(**{field: value})
+
+
+def test_a_misspelt_field_is_refused_with_the_likely_one():
+    with pytest.raises(ValueError, match="lamda_l1=3; did you mean lambda_l1"):
+        Config.from_profile(lamda_l1=3)
+
+
+@given(
+    st.sampled_from([field.name for field in dataclasses.fields(Config)]),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers())),
+)
+def test_any_value_is_either_taken_or_refused_by_its_field(field, value):
+    try:
+        taken = Config(**{field: value})
+    except (TypeError, ValueError) as error:
+        assert str(error).startswith(f"{field}=")
+    else:
+        assert Config(**{field: getattr(taken, field)}) == taken
+
+
+def test_damaged_kept_changes_are_named_and_left_behind(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path))
+    (tmp_path / "config.json").write_text('{"smoke": {"1": {"si')
+    Config.from_profile(notebook=3, batch_size=4)
+    assert "config.json is damaged" in capsys.readouterr().out
+    assert Config.from_profile(notebook=4).batch_size == 4

@@ -100,7 +100,7 @@ def test_near_grey_is_a_matter_of_colourfulness(tmp_path, cfg, photo):
 
 def test_rules_stand_even_when_no_photo_passes(tmp_path, cfg, photo):
     looks = looks_of(tmp_path, a_png=photo, b_png=photo)
-    assert rules_of(looks, cfg, size=5000) == ["smaller than 5000 px"] * 2
+    assert rules_of(looks, cfg, size=4096) == ["smaller than 4096 px"] * 2
 
 
 def test_read_rgb_gives_red_first_and_reads_grey_files_too(tmp_path):

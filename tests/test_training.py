@@ -283,7 +283,7 @@ def test_the_averaged_generator_gets_batch_statistics_of_its_own(make):
 def test_fit_saves_the_average_if_there_is_one_and_else_the_raw_weights(make):
     for decay in (0.9, None):
         trainer = make(ema_decay=decay, warmup_epochs=1, warmup_lr=1e-2)
-        history = trainer.fit()
+        history = trainer.fit(restart=True)
         saved, raw = load_file(trainer.run.file("warmup")), trainer.generator.state_dict()
         assert all(torch.equal(saved[name], t) for name, t in trainer.final_generator().state_dict().items())
         assert torch.equal(saved["0.weight"], raw["0.weight"]) == (decay is None)
@@ -316,7 +316,7 @@ def test_the_same_seed_gives_the_same_history(make, adversarial):
         workspace.seed_everything(seed)
         discriminator = Discriminator() if adversarial else None
         trainer = make(terms=[L1, GAN] if adversarial else [L1], discriminator=discriminator, ema_decay=0.9)
-        return trainer.fit().drop(columns="seconds")
+        return trainer.fit(restart=True).drop(columns="seconds")
 
     first = train(1)
     pd.testing.assert_frame_equal(first, train(1), check_exact=True)

@@ -1,0 +1,131 @@
+"""Photos of every kind are used correctly or skipped, counted and named; none stops a preparation."""
+
+import os
+
+import cv2
+import numpy as np
+import odd_photos
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers import dataset, selection
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+def test_every_good_kind_is_read_as_it_looks(folder):
+    for name, looks in odd_photos.write_good(folder).items():
+        rgb = selection.read_rgb(folder / name)
+        assert rgb.shape == (200, 300, 3) and rgb.dtype == np.uint8, name
+        assert np.abs(rgb.astype(float) - np.asarray(looks)).mean() < 4, name
+
+
+def test_every_bad_kind_is_refused_by_name(folder):
+    for name in odd_photos.write_bad(folder):
+        with pytest.raises(OSError, match="cannot be read as a photo") as caught:
+            selection.read_rgb(folder / name)
+        assert name in str(caught.value)
+
+
+def prepare(cfg, folder):
+    return dataset.prepare(cfg.replace(data_source="folder", photos_folder=str(folder), size=64))
+
+
+def enough(folder, count=12):
+    """Different photos, so that a preparation has what it needs."""
+    random = np.random.default_rng(0)
+    for i in range(count):
+        small = random.integers(0, 256, (5, 5, 3), np.uint8)
+        cv2.imwrite(str(folder / f"enough{i}.png"), cv2.resize(small, (80, 80), interpolation=cv2.INTER_CUBIC))
+
+
+def test_a_folder_of_all_kinds_is_prepared_and_every_file_accounted_for(cfg, folder):
+    enough(folder)
+    good, bad, small = (
+        write(folder) for write in (odd_photos.write_good, odd_photos.write_bad, odd_photos.write_small)
+    )
+    photos = prepare(cfg, folder)
+    dropped = photos.dropped.set_index("source")["rule"]
+    assert sorted([*photos.manifest["source"], *dropped.index]) == sorted(path.name for path in folder.iterdir())
+    assert set(dropped[dropped == selection.UNREADABLE].index) == set(bad)
+    assert set(dropped[dropped == "smaller than 64 px"].index) == set(small)
+    assert {"grey.jpg", "16 bit.png"} <= set(dropped[dropped == "near-grey"].index)
+    assert dropped.reindex(good).dropna().isin(["near-grey", "near-duplicate"]).all()
+    assert photos.load("train", None).shape[1:] == (3, 64, 64)
+
+
+def test_links_in_a_circle_end_and_no_photo_comes_twice(cfg, folder):
+    enough(folder)
+    (folder / "below").mkdir()
+    (folder / "below" / "up").symlink_to(folder)
+    (folder / "self").symlink_to(folder / "self")
+    (folder / "dangling.jpg").symlink_to(folder / "gone.jpg")
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "linked").symlink_to(elsewhere)
+    odd_photos.colour().save(elsewhere / "cat.png")
+    names = [path.relative_to(folder).as_posix() for path in dataset.list_photos(folder)]
+    assert sorted(names) == sorted([f"enough{i}.png" for i in range(12)] + ["linked/cat.png"])
+
+
+def test_a_folder_that_may_not_be_opened_is_named_and_passed_over(folder, monkeypatch, capsys):
+    enough(folder)
+    (folder / "secret").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):  # a test may run as root, who may open anything
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(dataset.list_photos(folder)) == 12
+    assert "passed over" in (printed := capsys.readouterr().out) and "secret" in printed
+
+
+def test_a_name_that_is_no_unicode_is_no_obstacle(cfg, folder):
+    enough(folder)
+    odd_photos.colour().save(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"), format="png")
+    photos = prepare(cfg, folder)
+    assert "caf\\udce9.png" in {*photos.manifest["source"], *photos.dropped["source"]}
+
+
+def test_a_hundred_thousand_files_are_listed(folder):
+    for i in range(100):
+        (folder / str(i)).mkdir()
+        for j in range(1000):
+            (folder / str(i) / f"{j}.jpg").touch()
+    assert len(dataset.list_photos(folder)) == 100_000
+
+
+def test_damaged_photos_never_raise_anything_else(folder):
+    """A quick share of what `make torture` does."""
+    assert fuzz(folder / "photo.jpg", 300)["read"] > 0
+
+
+def fuzz(path, count, seed=0):
+    """Read photos damaged at random; count those that were read, and those that were refused as they should be."""
+    random, originals, counts = np.random.default_rng(seed), odd_photos.originals(), {"read": 0, "refused": 0}
+    for _ in range(count):
+        path.write_bytes(odd_photos.damaged(random, originals))
+        look = selection.look_at(path)
+        counts["read" if look["readable"] else "refused"] += 1
+        assert look["thumb"].shape == (768,)
+    return counts
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(width=st.integers(1, 400), height=st.integers(1, 400), mode=st.sampled_from(["RGB", "L", "RGBA", "CMYK", "P"]))
+def test_any_size_and_mode_gives_a_square_or_is_too_small(tmp_path, width, height, mode):
+    path = tmp_path / "photo.tif"
+    odd_photos.colour((width, height)).convert(mode).save(path)
+    look = selection.look_at(path)
+    assert (look["width"], look["height"]) == (width, height) and look["readable"]
+    assert selection.centre_square(selection.read_rgb(path), 64).shape == (64, 64, 3)
+    assert look["colourfulness"] >= 0 and isinstance(pd.DataFrame([look])["hash"][0], (int, np.integer))

@@ -1,0 +1,307 @@
+"""A training that was stopped goes on as if it had not been; what does not belong is refused."""
+
+import os
+import pickle
+import shutil
+import signal
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from helpers import losses, resume, storage, workspace
+from helpers.batches import augmentations
+from helpers.networks import Discriminator
+from helpers.trainer import Trainer
+
+L1 = losses.LossTerm("L1", 50.0, losses.l1_loss)
+GAN = losses.LossTerm("GAN", 1.0, losses.gan_loss)
+
+
+class TinyGenerator(nn.Sequential):
+    """A generator small enough to train in no time."""
+
+    architecture = {"encoder": "tiny"}
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3, padding=1), nn.Tanh())
+
+
+@pytest.fixture
+def make(cfg, accelerator, sample_photos):
+    """Make a trainer as a fresh kernel would, from the same seed; changes go to the configuration."""
+
+    def make(adversarial=True, terms=(GAN, L1), **changes):
+        changed = cfg.replace(**{"batch_size": 4, "ema_decay": 0.9, "run": "tiny"} | changes)
+        workspace.seed_everything(changed.seed)
+        generator, discriminator = TinyGenerator(), Discriminator() if adversarial else None
+        terms = list(terms) if adversarial else [L1]
+        return Trainer(
+            changed, accelerator, generator, terms, sample_photos, augmentations(changed), None, discriminator
+        )
+
+    return make
+
+
+class Crash(BaseException):
+    """What no code catches: the machine has gone."""
+
+
+def crash_after(trainer, steps):
+    """Let the machine disappear after some steps, counted over all epochs."""
+    step, left = trainer.training_step, [steps]
+
+    def training_step(batch):
+        if left[0] == 0:
+            raise Crash
+        left[0] -= 1
+        return step(batch)
+
+    trainer.training_step = training_step
+
+
+def outcome(trainer):
+    """All that a training leaves: weights, history, steps, the saved file, the next draw of chance."""
+    history = trainer.history.drop(columns="seconds")
+    weights = {
+        f"{name}.{key}": t for name, part in resume.parts(trainer).items() for key, t in part.state_dict().items()
+    }
+    return history, trainer.steps, weights, load_file(trainer.run.file(trainer.phase))
+
+
+def assert_same(one, other):
+    for a, b in zip(one[:2], other[:2], strict=True):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+    for a, b in zip(one[2:], other[2:], strict=True):
+        tensors = {name for name, value in a.items() if torch.is_tensor(value)}
+        assert tensors and tensors <= b.keys()
+        assert all(torch.equal(a[name], b[name]) for name in tensors)
+
+
+UNDISTURBED = {}
+
+
+def undisturbed(make, adversarial=True):
+    """The outcome of a training that nobody stopped; trained once for all tests."""
+    if adversarial not in UNDISTURBED:
+        whole = make(adversarial)
+        whole.fit()
+        UNDISTURBED[adversarial] = outcome(whole)
+        shutil.rmtree(whole.run.path)
+    return UNDISTURBED[adversarial]
+
+
+@pytest.mark.parametrize(
+    ("adversarial", "steps", "minutes"),
+    [(True, steps, 0.0) for steps in (0, 1, 3, 4, 6)] + [(True, 5, 1000.0), (False, 3, 0.0), (False, 5, 1000.0)],
+)
+def test_after_a_crash_the_result_is_the_same_bit_for_bit(make, steps, adversarial, minutes):
+    whole = undisturbed(make, adversarial)
+    broken = make(adversarial, checkpoint_minutes=minutes)
+    crash_after(broken, steps)
+    with pytest.raises(Crash):
+        broken.fit()
+    torch.rand(7)  # a new kernel has another state of chance
+    again = make(adversarial, checkpoint_minutes=minutes)
+    again.fit()
+    assert_same(whole, outcome(again))
+
+
+def test_streamed_photos_are_gone_on_with_in_the_same_order(make):
+    whole = undisturbed(make)  # with photos in memory
+    broken = make(memory_gb=0.0, checkpoint_minutes=0.0)
+    crash_after(broken, 5)
+    with pytest.raises(Crash):
+        broken.fit()
+    again = make(memory_gb=0.0)
+    again.fit()
+    assert_same(whole, outcome(again))
+
+
+def test_early_stopping_goes_on_counting(make):
+    whole = make(run="whole", adversarial_epochs=6, patience=1, adversarial_lr=0.5)
+    epochs = len(whole.fit())
+    assert epochs < 6
+    broken = make(adversarial_epochs=6, patience=1, adversarial_lr=0.5)
+    crash_after(broken, 4 * (epochs - 1) + 2)
+    with pytest.raises(Crash):
+        broken.fit()
+    again = make(adversarial_epochs=6, patience=1, adversarial_lr=0.5)
+    again.fit()
+    assert_same(outcome(whole), outcome(again))
+
+
+def test_a_finished_run_is_shown_and_not_trained_again(make, capsys):
+    first = make()
+    history = first.fit()
+    again, shown = make(), []
+    again.training_step = None  # cannot be called
+    pd.testing.assert_frame_equal(again.fit(show=shown.append), history)
+    assert shown == [again] and again.validated.shape == again.validation.shape
+    assert "has finished its adversarial" in capsys.readouterr().out
+    first_weights, again_weights = first.final_generator().state_dict(), again.final_generator().state_dict()
+    assert all(torch.equal(first_weights[name], again_weights[name]) for name in first_weights)
+
+
+def test_restart_starts_over_and_keeps_the_old_run_aside(make):
+    first = make()
+    first.fit()
+    weights = first.run.file("adversarial").read_bytes()
+    again = make(adversarial_epochs=1)
+    assert len(again.fit(restart=True)) == 1
+    (aside,) = first.run.path.glob("earlier-adversarial-*")
+    assert (aside / "adversarial.safetensors").read_bytes() == weights
+
+
+def test_other_settings_are_refused_by_name(make):
+    make().fit()
+    changed = make(lambda_l1=100.0, terms=(GAN, losses.LossTerm("L1", 100.0, losses.l1_loss)), adversarial_lr=3e-4)
+    with pytest.raises(ValueError, match="restart=True") as caught:
+        changed.fit()
+    for told in (
+        "lambda_l1: 50.0 then, 100.0 now",
+        "weight of L1: 50.0 then",
+        "adversarial_lr: 0.0001 then, 0.0003 now",
+    ):
+        assert told in str(caught.value)
+    assert "batch_size" not in str(caught.value)
+
+
+def checkpoint_files(trainer):
+    return trainer.checkpoints.files()
+
+
+def test_the_last_two_checkpoints_are_kept_and_at_the_end_one(make):
+    broken = make(checkpoint_minutes=0.0)
+    crash_after(broken, 5)
+    with pytest.raises(Crash):
+        broken.fit()
+    assert len(checkpoint_files(broken)) == 2
+    again = make(checkpoint_minutes=0.0)
+    again.fit()
+    (last,) = checkpoint_files(again)
+    assert torch.load(last, weights_only=True)["finished"]
+
+
+@pytest.mark.parametrize("tenth", [0, 5, 9])
+def test_a_cut_checkpoint_is_named_and_the_one_before_it_used(make, tenth, capsys):
+    whole = undisturbed(make)
+    broken = make(checkpoint_minutes=0.0)
+    crash_after(broken, 5)
+    with pytest.raises(Crash):
+        broken.fit()
+    newest = checkpoint_files(broken)[0]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size * tenth // 10])
+    again = make()
+    again.fit()
+    printed = capsys.readouterr().out
+    assert f"passed over the checkpoint {newest}" in printed and "after step" in printed
+    assert_same(whole, outcome(again))
+
+
+class Hostile:
+    """What unpickles into a command."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.trace}'",)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
+def test_a_hostile_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
+    trace = tmp_path / "trace"
+    trainer = make()
+    path = trainer.checkpoints.folder / "000009.pt"
+    path.parent.mkdir(parents=True)
+    storage.write_verified(path, lambda temporary: write(Hostile(trace), temporary))
+    assert trainer.checkpoints.latest() is None
+    assert "passed over" in capsys.readouterr().out and not trace.exists()
+    torch.load(path, weights_only=False) if write is torch.save else pickle.loads(path.read_bytes())
+    assert trace.exists()  # it does work where it is let
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_stop_button_leaves_a_checkpoint_and_says_how_to_go_on(make, number, capsys):
+    whole = undisturbed(make)
+    stopped, step = make(), None
+    step = stopped.training_step
+
+    def training_step(batch):
+        if len(stopped.steps) + len(stopped.logs) == 5:
+            os.kill(os.getpid(), number)
+        return step(batch)
+
+    stopped.training_step = training_step
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit()
+    assert signal.getsignal(number) is before
+    assert "stopped in epoch 2 of 2, after step 2 of 4; all of it is kept." in capsys.readouterr().out
+    again = make()
+    again.fit()
+    assert "going on with adversarial epoch 2/2, after step 2" in capsys.readouterr().out
+    assert_same(whole, outcome(again))
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_is_never_kept(make):
+    poisoned = [2]
+
+    def poison(prediction):
+        poisoned[0] -= 1
+        return prediction.ab_pred.mean() * (float("nan") if poisoned[0] < 0 else 1.0)
+
+    trainer = make(terms=(GAN, L1, losses.LossTerm("poison", 1.0, poison)), checkpoint_minutes=0.0)
+    with pytest.raises(
+        FloatingPointError, match=r"At step 3, .*poison.*became nan.*Lower the learning rate.*last good"
+    ) as e:
+        trainer.fit()
+    assert str(trainer.checkpoints.folder) in str(e.value)
+    state = trainer.checkpoints.latest()
+    assert len(state["logs"]) == 2
+    assert all(torch.isfinite(t).all() for t in state["parts"]["raw_generator"].values())
+
+
+def test_a_full_disk_stops_the_training_with_the_last_good_checkpoint(make, monkeypatch):
+    trainer, save, room = make(checkpoint_minutes=0.0), torch.save, [3]
+
+    def full(state, path):
+        room[0] -= 1
+        if room[0] < 0:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="disk full.*intact"):
+        trainer.fit()
+    assert len(trainer.checkpoints.latest()["logs"]) == 3
+
+
+def test_out_of_gpu_memory_names_the_batch_size_to_try(make):
+    trainer = make()
+
+    def training_step(batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    trainer.training_step = training_step
+    with pytest.raises(RuntimeError, match=r"batch_size=4 at 64 px.*try batch_size=2"):
+        trainer.fit()
+
+
+def test_a_second_trainer_of_a_run_is_told_who_holds_it(make):
+    first, second, told = make(), make(), []
+    step = first.training_step
+
+    def training_step(batch):
+        with pytest.raises(BlockingIOError, match=f"in use by process {os.getpid()}") as caught:
+            second.fit()
+        told.append(caught)
+        return step(batch)
+
+    first.training_step = training_step
+    first.fit()
+    assert len(told) == 8
