@@ -135,6 +135,7 @@ def load_generator(path, notebook="04_adversarial_training"):
             metadata = file.metadata() or {}
         generator = Generator(weights=None, **json.loads(metadata["architecture"]))
         generator.load_state_dict(load_file(path))
+        generator.trained_size = json.loads(metadata.get("config", "{}")).get("size")
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
     return generator.eval()

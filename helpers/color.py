@@ -49,6 +49,11 @@ def lab_to_xyz(lab):
 
 
 @in_fp32
+def L_ab_to_raw_rgb(L, ab):
+    """Turn normalised L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a colour is out of gamut."""
+    return linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
+
+
 def L_ab_to_rgb(L, ab):
     """Turn normalised L and ab into photos, differentiably.
 
@@ -57,7 +62,7 @@ def L_ab_to_rgb(L, ab):
     gradient outside, and the generator could never come back (the straight-through estimator, Bengio
     et al. 2013).
     """
-    rgb = linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
+    rgb = L_ab_to_raw_rgb(L, ab)
     return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
 
 

@@ -148,14 +148,18 @@ def list_photos(folder):
     return sorted(paths)
 
 
+def show_photos(folder):
+    """Return the photo files of a folder, or without one those of scikit-image's that have colour; raises as above."""
+    shipped = Path(skimage.__file__).parent / "data"
+    return list_photos(Path(folder).expanduser()) if folder else [shipped / name for name in SAMPLES[:5]]
+
+
 def load_squares(folder, size, limit=8):
     """Return the first photos of a folder, or without one scikit-image's colour ones, as uint8 (N, 3, size, size).
 
     Raises FileNotFoundError for a missing or empty folder, OSError naming a photo that cannot be read.
     """
-    shipped = Path(skimage.__file__).parent / "data"
-    paths = list_photos(Path(folder).expanduser()) if folder else [shipped / name for name in SAMPLES[:5]]
-    squares = [centre_square(read_rgb(path), size) for path in paths[:limit]]
+    squares = [centre_square(read_rgb(path), size) for path in show_photos(folder)[:limit]]
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 
@@ -222,5 +226,6 @@ def printable(path):
 def _resize(source, target, size):
     """Write the centre square of a photo as PNG; raises OSError when it cannot be written."""
     bgr = cv2.cvtColor(centre_square(read_rgb(source), size), cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(target), bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1]):  # level 1: fast, and hardly larger
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    if not cv2.imwrite(str(target), bgr, options):  # fast, and hardly larger: compressing takes the most time here
         raise OSError(f"{target} cannot be written: is the disk full?")

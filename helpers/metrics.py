@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 
 from helpers.batches import Batches
@@ -96,6 +97,16 @@ def summary(tables):
     return pd.DataFrame(rows).T
 
 
+def near_edges(ab, threshold=8.0, reach=3):
+    """Return where (N, H, W) a colour edge is within `reach` pixels: ab (N, 2, H, W) changes by over `threshold`."""
+    return F.max_pool2d((contrast(ab) > threshold).float(), 2 * reach + 1, 1, reach) > 0
+
+
+def contrast(ab):
+    """Return how much ab (N, 2, H, W) changes from a pixel to the next: (N, H, W)."""
+    return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
+
+
 def edge_report(colorized, photos, threshold=8.0, reach=3):
     """Say, photo by photo, how colours behave at the truth's colour edges: do they bleed across?
 
@@ -104,16 +115,15 @@ def edge_report(colorized, photos, threshold=8.0, reach=3):
     units), and the share of the truth's colour contrast across edges that is there: 1 is sharp, 0 all washed out.
     """
     truth, ours = ab_of(photos), ab_of(colorized)
-    contrast = [torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt() for ab in (truth, ours)]
-    edge = contrast[0] > threshold
-    near = torch.nn.functional.max_pool2d(edge.float(), 2 * reach + 1, 1, reach) > 0
+    there, kept = contrast(truth), contrast(ours)
+    edge, near = there > threshold, near_edges(truth, threshold, reach)
     error = (truth - ours).norm(dim=1)
 
     def mean(values, where):
         return (values * where).sum((1, 2)) / where.sum((1, 2))
 
     columns = {"error near edges": mean(error, near), "error elsewhere": mean(error, ~near)}
-    columns["edge contrast kept"] = mean(contrast[1], edge) / mean(contrast[0], edge)
+    columns["edge contrast kept"] = mean(kept, edge) / mean(there, edge)
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 

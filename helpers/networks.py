@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
     def forward(self, L):
         grey = (L + 1) / 2  # L*/100 stands for the grey value that ImageNet's statistics speak of
-        x = F.relu(self.bn1(self.conv1((grey - GREY_MEAN) / GREY_STD)))
+        x = F.relu(self.bn1(self.conv1((grey - GREY_MEAN) / GREY_STD)), inplace=True)
         features = [x]
         x = self.maxpool(x)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -130,7 +130,7 @@ class UpBlock(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x, skip=None):
-        x = F.relu(self.norm(self.up(x)))
+        x = F.relu(self.norm(self.up(x)), inplace=True)
         return x if skip is None else torch.cat([x, skip], dim=1)
 
 

@@ -1,8 +1,12 @@
 """Pictures of photos: grids, Lab channels, ab histograms, galleries, maps. Knows tensors and tables, not training."""
 
+import base64
+
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from IPython.display import HTML
 from matplotlib.colors import LogNorm
 
 from helpers import workspace
@@ -12,7 +16,12 @@ AB_RANGE = 80  # CIE units: what the ab histograms show
 
 
 def as_image(photo):
-    """Turn a photo (3, H, W) or map (1, H, W), uint8 or in [0, 1], into what matplotlib shows: (H, W, 3) or (H, W)."""
+    """Turn a photo (3, H, W) or map (1, H, W), uint8 or in [0, 1], into what matplotlib shows: (H, W, 3) or (H, W).
+
+    An array (H, W, 3) is that already.
+    """
+    if isinstance(photo, np.ndarray):
+        return photo
     image = photo.detach().cpu()
     image = image.float() / 255 if image.dtype == torch.uint8 else image.float().clamp(0, 1)
     return image.permute(1, 2, 0).squeeze(-1).numpy()
@@ -162,3 +171,24 @@ def hue_bars(table, name=None):
         axis.set(title=colorizer, xlabel="hue of the truth (degrees in the ab plane)", xticks=table.index[::2])
     axes[0][0].set_ylabel("share of the colour that is there")
     return finish(figure, name)
+
+
+def slider(before, after, width=640):
+    """Show two photos (H, W, 3) uint8 of one size, the second over the first, with a slider between them.
+
+    The display is self-contained: it works in a saved notebook and in a static export too.
+    """
+    share = min(1.0, width / before.shape[1])
+    size = round(before.shape[1] * share), round(before.shape[0] * share)
+    sources = []
+    for photo in (before, after):
+        small = cv2.cvtColor(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+        jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+        sources.append("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+    move = "this.previousElementSibling.lastElementChild.style.clipPath='inset(0 0 0 '+this.value+'%)'"
+    return HTML(
+        f'<div style="width:{size[0]}px"><div style="position:relative;height:{size[1]}px">'
+        f'<img src="{sources[0]}" style="position:absolute;margin:0">'
+        f'<img src="{sources[1]}" style="position:absolute;margin:0;clip-path:inset(0 0 0 50%)"></div>'
+        f'<input type="range" min="0" max="100" value="50" style="width:100%;margin:0" oninput="{move}"></div>'
+    )

@@ -18,17 +18,24 @@ THUMB_LEVELS = 8.0  # of 255: how far thumbnails of near-duplicates may lie apar
 
 
 def read_rgb(path):
-    """Read a photo as uint8 (H, W, 3), turned as its EXIF data says, over white where it is transparent.
+    """Read a photo as uint8 (H, W, 3); raises as `open_rgb`, naming the file."""
+    return open_rgb(path, path)
 
-    Raises OSError that names a file which cannot be read as a photo: damaged, cut off, no photo at all, or of so many
-    pixels (over 178 million) that it is more likely made to fill the memory.
+
+def open_rgb(photo, name):
+    """Return a file, a stream or a Pillow image as uint8 (H, W, 3): turned as EXIF says, over white if transparent.
+
+    Raises OSError that names a photo which cannot be read: damaged, cut off, no photo at all, or of so many pixels
+    (over 178 million) that it is more likely made to fill the memory.
     """
     try:
-        with Image.open(path) as photo:
+        if isinstance(photo, Image.Image):
             return _to_rgb(ImageOps.exif_transpose(photo))
+        with Image.open(photo) as opened:
+            return _to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # a damaged file can make a decoder fail in any way
         reason = str(error) or type(error).__name__
-        raise OSError(f"{path} cannot be read as a photo: {reason}") from error
+        raise OSError(f"{name} cannot be read as a photo: {reason}") from error
 
 
 def _to_rgb(photo):

@@ -6,6 +6,7 @@ import warnings
 import lpips
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from helpers import losses
@@ -158,3 +159,22 @@ def test_perceptual_stays_in_evaluation_mode(perceptual):
 def test_without_network_the_perceptual_loss_says_what_to_do(offline):
     with pytest.raises(RuntimeError, match="lpips_weights=None"):
         Perceptual("IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5, 7), (1, 64, 90, 70), (3, 512, 4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_feature_distance_and_its_gradient_are_those_of_ordinary_operations(shape, dtype):
+    ours = torch.rand(shape).to(dtype).to(memory_format=torch.channels_last)
+    theirs, weight, upstream = torch.rand(shape).to(dtype), torch.rand(shape[1]), torch.rand(shape[0])
+    ours[:, :, 1, 1] = 0  # a pixel in which no feature fires
+    ours.requires_grad_(True)
+    quick = losses.FeatureDistance.apply(ours, theirs, weight)
+    (gradient,) = torch.autograd.grad(quick, ours, upstream)
+    plain = ours.detach().double().requires_grad_(True)
+    difference = F.normalize(plain, dim=1, eps=1e-10) - F.normalize(theirs.double(), dim=1, eps=1e-10)
+    expected = (difference.square() * weight.double().view(1, -1, 1, 1)).sum(1).mean((1, 2))
+    (wanted,) = torch.autograd.grad(expected, plain, upstream.double())
+    wanted[:, :, 1, 1] = 0  # ordinary operations give 1e10 there, which the ReLU before it stops
+    assert quick.dtype == torch.float32 and torch.allclose(quick.double(), expected, rtol=1e-5)
+    error = (gradient.double() - wanted).abs().max() / wanted.abs().max()
+    assert error < (1e-5 if dtype == torch.float32 else 1e-2)

@@ -1,0 +1,89 @@
+"""Colour for every pixel from a small prediction: sharp interpolation, and no colour that a screen cannot show."""
+
+import torch
+
+from helpers.color import L_ab_to_raw_rgb, L_ab_to_rgb
+
+KERNELS = {  # of x in pixels of the small image, and how many pixels to either side they reach
+    "bilinear": (lambda x: (1 - x.abs()).clamp(min=0), 1),
+    "lanczos": (lambda x: torch.sinc(x) * torch.sinc(x / 3) * (x.abs() < 3), 3),
+}
+
+
+def interpolation(large, small, kernel="lanczos"):
+    """Return the matrix (large, small) that enlarges a row of `small` numbers to `large`; edges are repeated."""
+    function, reach = KERNELS[kernel]
+    place = (torch.arange(large, dtype=torch.float64) + 0.5) * small / large - 0.5
+    taps = place.floor().long()[:, None] + torch.arange(1 - reach, reach + 1)
+    weights = function(place[:, None] - taps)
+    weights = weights / weights.sum(1, keepdim=True)
+    return torch.zeros(large, small, dtype=torch.float64).scatter_add_(1, taps.clamp(0, small - 1), weights)
+
+
+def averaging(small, large):
+    """Return the matrix (small, large) that reduces a row by averaging what each small pixel covers."""
+    edges = torch.arange(small + 1, dtype=torch.float64) * large / small
+    cells = torch.arange(large, dtype=torch.float64)
+    covered = torch.minimum(edges[1:, None], cells + 1) - torch.maximum(edges[:-1, None], cells)
+    return covered.clamp(min=0) * small / large
+
+
+class Enlarger:
+    """Enlarge maps from a size (h, w) to another (H, W), a strip of rows at a time: "sharp" or "bilinear".
+
+    What is sharp, averaged over what each small pixel covers, gives the small map again: without that, an interpolation
+    blurs what is an average already (back-projection, Irani and Peleg 1991; here solved at once, row by row).
+    """
+
+    def __init__(self, small, large, way="sharp"):
+        self.pairs = [_matrices(less, more, way) for less, more in zip(small, large, strict=True)]
+
+    def prepare(self, maps):
+        """Return what `rows` wants of small maps (C, h, w)."""
+        (_, undo_rows), (columns, undo_columns) = self.pairs
+        return undo_rows @ maps @ undo_columns.T @ columns.T
+
+    def rows(self, prepared, start, stop):
+        """Return rows start to stop of the large maps: (C, stop - start, W)."""
+        return self.pairs[0][0][start:stop] @ prepared
+
+
+def _matrices(less, more, way):
+    """Return the matrix (more, less) that enlarges, and the one (less, less) that undoes the blur of a reduction."""
+    matrix = interpolation(more, less, "lanczos" if way == "sharp" else way)
+    if way == "bilinear":
+        return matrix.float(), torch.eye(less)
+    return matrix.float(), torch.linalg.inv(averaging(less, more) @ matrix).float()
+
+
+def enlarge(maps, size, way="sharp"):
+    """Return maps (C, h, w) at a size (H, W): "sharp" (Lanczos, and exact), or "bilinear" for comparison."""
+    enlarger = Enlarger(maps.shape[-2:], size, way)
+    return enlarger.rows(enlarger.prepare(maps), 0, size[0])
+
+
+def into_gamut(L, ab):
+    """Reduce the chroma of colours that no screen can show, and leave lightness and hue alone.
+
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]; returns ab, with the largest share of each colour that sRGB holds.
+    """
+    raw = L_ab_to_raw_rgb(L, ab)
+    outside = ((raw < -1e-4) | (raw > 1 + 1e-4)).any(1, keepdim=True)
+    if not outside.any():
+        return ab
+    L_out = L[outside].view(-1, 1, 1, 1)
+    ab_out = torch.stack([ab[:, :1][outside], ab[:, 1:][outside]], dim=1).view(-1, 2, 1, 1)
+    low, high = torch.zeros_like(L_out), torch.ones_like(L_out)
+    for _ in range(10):  # halving: the share is known to a thousandth then
+        middle = (low + high) / 2
+        raw = L_ab_to_raw_rgb(L_out, ab_out * middle)
+        inside = ((raw >= -1e-4) & (raw <= 1 + 1e-4)).all(1, keepdim=True)
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    share = torch.ones_like(L)
+    share[outside] = low.flatten()
+    return ab * share
+
+
+def paint(L, ab):
+    """Return uint8 photos (N, 3, H, W) of L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1], brought into gamut."""
+    return (L_ab_to_rgb(L, into_gamut(L, ab)) * 255).round().byte()
