@@ -20,7 +20,7 @@ CHOICES = {
 }
 
 LIMITS = {  # the smallest and the largest value that make sense
-    **{"seed": (0, 2**32 - 1), "n_photos": (10, 10**8), "size": (33, 4096), "min_colourfulness": (0, 200)},
+    **{"seed": (0, 2**32 - 1), "n_photos": (10, 10**8), "size": (32, 4096), "min_colourfulness": (0, 200)},
     **{"flip": (0, 1), "rotation": (0, 180), "crop": (0.05, 1), "jitter": (0, 1), "memory_gb": (0, 10**4)},
     **{"res_blocks": (0, 100), "lambda_l1": (0, 10**6), "lambda_perc": (0, 10**6), "batch_size": (1, 10**5)},
     **{"warmup_epochs": (1, 10**6), "adversarial_epochs": (1, 10**6), "patience": (1, 10**6), "val_photos": (1, 10**7)},

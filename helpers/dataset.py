@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def download_kaggle():
     """
     import kagglehub  # asks for its credentials when imported: only who wants Kaggle pays for that
 
+    # older kagglehubs unpack whatever an archive says, wherever it says: this keeps it within its folder
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         folder = Path(kagglehub.dataset_download(KAGGLE_HANDLE))
     except Exception as error:  # kagglehub has an error of its own for every way to fail

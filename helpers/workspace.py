@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from IPython.display import Code
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -115,7 +116,10 @@ def make_accelerator(precision="auto"):
     torch.set_float32_matmul_precision("high")  # TF32, where there is such a thing
     torch.backends.cudnn.benchmark = True  # training photos are of one size: worth the search for the fastest kernel
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    return Accelerator(mixed_precision=mixed, cpu=no_gpu)  # only when told so does it join several processes on a CPU
+    # each process keeps batch statistics of its own: the discriminator runs twice before a gradient, and sharing them
+    # in between would change what that gradient needs. `cpu`: only when told so does it join processes on a CPU
+    separate = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
 
 
 def describe(accelerator, cfg):

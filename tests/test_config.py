@@ -137,7 +137,7 @@ def test_a_folder_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
 
 
 IMPOSSIBLE = [
-    ("size", 8, "from 33 to 4096"),
+    ("size", 8, "from 32 to 4096"),
     ("lambda_l1", -1, "from 0 to"),
     ("lambda_perc", float("nan"), "from 0 to"),
     ("crop", 1.5, "to 1"),

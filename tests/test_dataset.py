@@ -160,8 +160,8 @@ def test_a_folder_without_photos_says_what_was_looked_for(cfg, tmp_path):
 
 
 def test_too_few_photos_say_why_and_what_to_do(own):
-    with pytest.raises(ValueError, match=r"20.*smaller than 5000 px.*|smaller than 5000 px.*20") as caught:
-        dataset.prepare(own.replace(size=5000))
+    with pytest.raises(ValueError, match=r"20.*smaller than 4096 px.*|smaller than 4096 px.*20") as caught:
+        dataset.prepare(own.replace(size=4096))
     assert "size" in str(caught.value) and "add photos" in str(caught.value)
 
 

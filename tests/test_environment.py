@@ -25,9 +25,7 @@ def colab(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
 
 
-@pytest.mark.parametrize(
-    ("found", "message"), [("2.3.0", "torch 2.3.0 is installed"), (None, "torch is not installed")]
-)
+@pytest.mark.parametrize(("found", "message"), [("2.3.0", "torch 2.3.0 is"), (None, "torch is not")])
 def test_an_older_or_missing_torch_is_named(monkeypatch, found, message):
     def version(name):
         if name == "torch" and found is None:
@@ -94,12 +92,19 @@ def linking_tar(path):
 
 
 @pytest.mark.parametrize("make", [escaping_zip, escaping_tar, linking_tar])
-def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, make):
+def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, monkeypatch, make):
     """The archive is unpacked by kagglehub: this is its real code."""
     out = tmp_path / "below" / "out"
     make(tmp_path / "archive")
-    with contextlib.suppress(tarfile.TarError, OSError, ValueError):  # refused as a whole is as good
+
+    def download(handle):
         kagglehub.http_resolver._extract_archive(str(tmp_path / "archive"), str(out))
+        return out
+
+    monkeypatch.setattr("kagglehub.dataset_download", download)
+    monkeypatch.setattr("tarfile.TarFile.extraction_filter", None, raising=False)
+    with contextlib.suppress(RuntimeError):  # refused as a whole is as good
+        dataset.download_kaggle()
     outside = [path for path in tmp_path.rglob("*") if path.is_file() and out not in path.parents]
     assert outside == [tmp_path / "archive"] and not Path("/escaped.txt").exists()
 
