@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +33,28 @@ from helpers import training  # noqa: E402
 from helpers.config import Config  # noqa: E402
 
 PHASES = ("warmup", "adversarial")
+SMALL = {"precision": "fp32", "batch_size": 4, "size": 32, "res_blocks": 0}  # of the smoke profile
+LOG = Path(tempfile.gettempdir()) / "torture.log"
 
 
 def train(workspace):
     """Train both phases, with a checkpoint after every step."""
     os.environ.update(COLORIZE_WORKSPACE=str(workspace), COLORIZE_PROFILE="smoke")
-    training.train(Config.from_profile(precision="fp32", batch_size=4, checkpoint_minutes=0.0))
+    training.train(Config.from_profile(**SMALL, checkpoint_minutes=0.0))
 
 
 def child(task, *arguments):
     """Run a function in a forked process of its own, silently; return its number."""
     number = os.fork()
     if number == 0:
-        log = os.open("/dev/null", os.O_WRONLY)
+        log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
         try:
             task(*arguments)
         except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
         os._exit(0)
     return number
@@ -65,7 +70,7 @@ def killed_after(seconds, task, *arguments):
         done, status = os.waitpid(number, os.WNOHANG)
         if done:
             if status:
-                raise RuntimeError(f"the training failed by itself, status {status}")
+                raise RuntimeError(f"the training failed by itself: {LOG.read_text().strip().splitlines()[-1:]}")
             return False
         time.sleep(0.01)
     os.kill(number, signal.SIGKILL)
@@ -93,7 +98,7 @@ def kills(reference, folder, wanted):
         workspace = folder / f"killed{trainings}"
         shutil.copytree(reference.parent / "prepared", workspace)
         try:
-            while killed_after(random.expovariate(1 / 4.0), train, workspace):
+            while killed_after(random.expovariate(1 / 2.5), train, workspace):
                 count += 1
                 print(f"\r{count} kills, {trainings} trainings done", end="", flush=True)
         except RuntimeError as error:
@@ -195,7 +200,7 @@ def main():
 def prepare_photos(workspace):
     """Prepare the photos once, for all trainings."""
     os.environ.update(COLORIZE_WORKSPACE=str(workspace), COLORIZE_PROFILE="smoke")
-    training.dataset.prepare(Config.from_profile(precision="fp32"))
+    training.dataset.prepare(Config.from_profile(**SMALL))
 
 
 if __name__ == "__main__":
