@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import pickle
 import sys
 import tarfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import kagglehub.http_resolver
 import pytest
 import torch
+from hostile import Hostile
 from safetensors.torch import save_file
 
 import helpers
@@ -107,16 +107,6 @@ def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, monkeypa
         dataset.download_kaggle()
     outside = [path for path in tmp_path.rglob("*") if path.is_file() and out not in path.parents]
     assert outside == [tmp_path / "archive"] and not Path("/escaped.txt").exists()
-
-
-class Hostile:
-    """What unpickles into a command that leaves a trace."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.trace}'",)
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])

@@ -8,6 +8,7 @@ import signal
 import pandas as pd
 import pytest
 import torch
+from hostile import Hostile
 from safetensors.torch import load_file
 from torch import nn
 
@@ -199,16 +200,6 @@ def test_a_cut_checkpoint_is_named_and_the_one_before_it_used(make, tenth, capsy
     printed = capsys.readouterr().out
     assert f"passed over the checkpoint {newest}" in printed and "after step" in printed
     assert_same(whole, outcome(again))
-
-
-class Hostile:
-    """What unpickles into a command."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.system, (f"touch '{self.trace}'",)
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
