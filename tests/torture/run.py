@@ -5,9 +5,12 @@ disappears) and started again until it is done, over and over. Its weights and h
 nobody disturbed, bit for bit.
 """
 
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch comes: children are forked, and its threads would not survive that
+
 import argparse
 import datetime
-import os
 import random
 import shutil
 import signal
@@ -24,7 +27,7 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
-torch.set_num_threads(1)  # children are forked: threads would not survive that
+torch.set_num_threads(1)
 
 from safetensors.torch import load_file  # noqa: E402
 from test_photos import fuzz  # noqa: E402
@@ -172,12 +175,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--prepare", help="only prepare photos in this workspace: in a process that is not forked")
     options, started = parser.parse_args(), time.monotonic()
+    if options.prepare:
+        return prepare_photos(options.prepare)
     seed = int(np.random.SeedSequence().generate_state(1)[0])
     random.seed(seed)
     with tempfile.TemporaryDirectory() as name:
         folder, reference = Path(name), Path(name) / "undisturbed"
-        killed_after(600, prepare_photos, folder / "prepared")
+        subprocess.run([sys.executable, __file__, "--prepare", str(folder / "prepared")], check=True)
         shutil.copytree(folder / "prepared", reference)
         killed_after(600, train, reference)
         rows = {
