@@ -196,7 +196,8 @@ def main():
     minutes = (time.monotonic() - started) / 60
     lines = ["| what was done to a smoke training of both phases | how often | lost | different |", "|---|---|---|---|"]
     lines += [f"| {name} | {row['done']} | {row['lost']} | {row['different']} |" for name, row in table.iterrows()]
-    note = f"tests/torture/run.py --kills {options.kills}, {datetime.date.today()}, {os.cpu_count()} CPU cores, {minutes:.0f} minutes, seed {seed}."
+    asked = f"tests/torture/run.py --kills {options.kills}, {datetime.date.today()}"
+    note = f"{asked}, {os.cpu_count()} CPU cores, {minutes:.0f} minutes, seed {seed}."
     (HERE / "result.md").write_text("\n".join([note, "", *lines]) + "\n")
     print("\n".join(lines))
     bad = table[["lost", "different"]].apply(pd.to_numeric, errors="coerce").fillna(0).to_numpy().sum()
