@@ -5,7 +5,7 @@
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # make torture                      kills, cut files, a full disk, damaged photos: some minutes
-# SHOW=folder                       photos for the last section of notebook 05
+# SHOW=folder                       photos for the last section of notebook 05, and for 06
 
 PROFILE ?= smoke
 PYTHON ?= python3

@@ -44,7 +44,7 @@ class Config:
     # photos
     data_source: str = "kaggle"  # or folder (your own photos), sample (what scikit-image ships)
     photos_folder: str = ""  # for data_source="folder"
-    show_folder: str = ""  # photos for the last section of notebook 05; empty: those that scikit-image ships
+    show_folder: str = ""  # photos for notebooks 05 and 06 to show; empty: those that scikit-image ships
     n_photos: int = 1500
     size: int = 255  # pixels on a side
     min_colourfulness: float = 6.0  # Hasler-Suesstrunk; below it a photo counts as grey

@@ -11,7 +11,6 @@ from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
 from helpers import dataset, inference, storage, workspace
-from helpers.color import rgb_to_L_ab
 
 TOGETHER = 16  # photos of one size that the network sees at once
 PIXELS = 2**25  # of all photos that are in memory at a time
@@ -41,8 +40,7 @@ def target_of(path, source, target, file_format):
 def read(job, options):
     """Read a photo into its job, and what the network will see of it; an error is noted, not raised."""
     try:
-        job.rgb = inference.restore(inference.to_rgb(job.source), options)
-        job.L = rgb_to_L_ab(inference.to_tensor(inference.reduced(job.rgb, options.view)))[0]
+        job.rgb, job.L = inference.look(job.source, options)
     except (OSError, MemoryError) as error:
         job.error = str(error)
     return job

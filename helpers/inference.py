@@ -98,6 +98,12 @@ def to_tensor(rgb):
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
+def look(photo, options):
+    """Return any photo as uint8 (H, W, 3), restored, and the L (1, 1, h, w) that the network sees of it."""
+    rgb = restore(to_rgb(photo), options)
+    return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.view)))[0]
+
+
 class Colorizer:
     """A generator, ready to colorize photos on this machine in its own precision.
 
@@ -134,8 +140,7 @@ class Colorizer:
     def __call__(self, photo, **options):
         """Return a colorized photo, uint8 (H, W, 3), of the size of the one given; see `Options` and `to_rgb`."""
         options = self.options(**options)
-        rgb = restore(to_rgb(photo), options)
-        L = rgb_to_L_ab(to_tensor(reduced(rgb, options.view)))[0]
+        rgb, L = look(photo, options)
         return render(rgb, self.predict(L, options.flip), options)
 
 

@@ -67,13 +67,18 @@ class Trainer(TrainingSteps):
             self.columns = list(log)
             self.logs.append(torch.stack([value.detach().float() for value in log.values()]))
             self._after_step()
-        values = self.accelerator.reduce(torch.stack(self.logs), "mean")  # over the processes
-        table = pd.DataFrame(
-            values.cpu().double().numpy(), columns=self.columns
-        )  # read once an epoch: reading makes a GPU wait
-        refuse_bad_numbers(table, len(self.steps), self.checkpoints.folder)
+        table = self._logged(self.accelerator.reduce(torch.stack(self.logs), "mean"))  # over the processes
         table.insert(0, "epoch", epoch)
         self.logs = []
+        return table
+
+    def _logged(self, values):
+        """Return logged values (steps, columns) as a table; raises FloatingPointError for a loss that is no number.
+
+        To be called seldom: reading values makes a GPU wait.
+        """
+        table = pd.DataFrame(values.cpu().double().numpy(), columns=self.columns)
+        refuse_bad_numbers(table, len(self.steps), self.checkpoints.folder)
         return table
 
     def _step_that_fits(self, batch):
@@ -102,8 +107,7 @@ class Trainer(TrainingSteps):
     def checkpoint(self, finished=False):
         """Write all that is needed to go on from here, if it is sound."""
         if self.logs:
-            table = pd.DataFrame(torch.stack(self.logs).cpu().numpy(), columns=self.columns)
-            refuse_bad_numbers(table, len(self.steps), self.checkpoints.folder)
+            self._logged(torch.stack(self.logs))
             self.seconds = time.perf_counter() - self.started
         state = state_of(self, finished)
         if self._is_main:
@@ -179,7 +183,7 @@ class Trainer(TrainingSteps):
 
     def _train(self, show):
         """Train the epochs that are left; after each, keep what is worth keeping."""
-        while self.epoch <= self.epochs and not (self.discriminator and self.stopper.should_stop):
+        while not self._is_over():
             row, is_best = self._epoch(self.epoch)
             if self._is_main:
                 if is_best or not self.discriminator:
@@ -188,11 +192,14 @@ class Trainer(TrainingSteps):
                 self._report(row)
                 if show:
                     show(self)
-            self.checkpoint()
+            self.checkpoint(finished=self._is_over())
         if self.epoch <= self.epochs:
             self.accelerator.print(f"stopped early: no better validation L1 for {self.cfg.patience} epochs")
-        self.checkpoint(finished=True)
         self.accelerator.wait_for_everyone()
+
+    def _is_over(self):
+        """Say whether all epochs are done, or early stopping has ended the adversarial phase."""
+        return self.epoch > self.epochs or bool(self.discriminator and self.stopper.should_stop)
 
     def _epoch(self, epoch):
         """Train for an epoch and validate; return its row of the history, and whether it is the best so far."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hostile import Hostile
 from safetensors.torch import load_file
-from torch import nn
+from tiny import TinyGenerator
 
 from helpers import losses, resume, storage, workspace
 from helpers.batches import augmentations
@@ -19,15 +19,6 @@ from helpers.trainer import Trainer
 
 L1 = losses.LossTerm("L1", 50.0, losses.l1_loss)
 GAN = losses.LossTerm("GAN", 1.0, losses.gan_loss)
-
-
-class TinyGenerator(nn.Sequential):
-    """A generator small enough to train in no time."""
-
-    architecture = {"encoder": "tiny"}
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3, padding=1), nn.Tanh())
 
 
 @pytest.fixture

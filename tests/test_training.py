@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from skimage.color import lab2rgb, rgb2lab
-from torch import nn
+from tiny import TinyGenerator
 
 from helpers import workspace
 from helpers.batches import Batches, augmentations
@@ -18,15 +18,6 @@ from helpers.trainer import Trainer
 
 L1 = LossTerm("L1", 50.0, l1_loss)
 GAN = LossTerm("GAN", 1.0, gan_loss)
-
-
-class TinyGenerator(nn.Sequential):
-    """A generator small enough to train in no time, with batch normalisation as the real one."""
-
-    architecture = {"encoder": "tiny"}
-
-    def __init__(self):
-        super().__init__(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3, padding=1), nn.Tanh())
 
 
 @pytest.fixture
