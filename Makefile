@@ -1,6 +1,7 @@
 # make run                          all notebooks on scikit-image's sample photos, in a few minutes
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
 # make run PROFILE=paper            the report's recipe; wants a GPU
+# make app                          a page in the browser: drop photos, see them in colour
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
@@ -15,7 +16,7 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run test check test-colab bench torture
+.PHONY: run app test check test-colab bench torture
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -27,13 +28,16 @@ run: $(VENV)/installed
 	done; \
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
 
+app: $(VENV)/installed
+	$(BIN)/python -m helpers.app
+
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check
 
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 		COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" \
 		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 $(ALL)

@@ -54,10 +54,8 @@ class Run:
         photos.manifest.to_csv(self.file(phase, "_manifest.csv"), index=False)
 
     def save(self, phase, generator, cfg):
-        """Write a generator's weights, with its architecture and the configuration in the file's metadata."""
-        metadata = {"architecture": json.dumps(generator.architecture), "config": cfg.to_json()}
-        state = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
-        write_atomically(self.file(phase), lambda path: save_file(state, path, metadata))
+        """Write the generator of a phase, see `save_generator`."""
+        save_generator(self.file(phase), generator, cfg)
 
     def log(self, phase, history, steps):
         """Write what was measured, per epoch and per step."""
@@ -76,6 +74,13 @@ class Run:
         """Return the phase's "history" (a row per epoch), "steps" or "manifest" as a table, empty if there is none."""
         path = self.file(phase, f"_{kind}.csv")
         return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def save_generator(path, generator, cfg):
+    """Write a generator's weights, with its architecture and the configuration in the file's metadata."""
+    metadata = {"architecture": json.dumps(generator.architecture), "config": cfg.to_json()}
+    state = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
+    write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
 
 
 def runs():

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
-from helpers import dataset, inference, storage, workspace
+from helpers import dataset, inference, storage, upscaling, workspace
 
 TOGETHER = 16  # photos of one size that the network sees at once
 PIXELS = 2**25  # of all photos that are in memory at a time
@@ -49,7 +49,7 @@ def read(job, options):
 def write(job, options, quality):
     """Paint a job's photo at its full size and write it, with the EXIF data and the colour profile of its source."""
     try:
-        painted = Image.fromarray(inference.render(job.rgb, job.ab, options))
+        painted = Image.fromarray(inference.render(job.rgb, job.L, job.ab, options))
         details = metadata(job.source)
         if job.target.suffix.lower() in (".jpg", ".jpeg"):
             details |= {"format": "JPEG", "quality": quality, "subsampling": 0}
@@ -138,6 +138,18 @@ def predict_together(colorizer, jobs, options):
             job.ab = ab
 
 
+def colorize_file(source, target, colorizer, options, quality=95):
+    """Colorize one photo file into another, with its EXIF data and colour profile; returns the finished `Job`.
+
+    `error` of the job says why, when the photo cannot be read; raises OSError when the target cannot be written.
+    """
+    job = read(Job(Path(source), Path(target)), options)
+    if job.error:
+        return job
+    predict_together(colorizer, [job], options)
+    return write(job, options, quality)
+
+
 def main(arguments=None):
     """Colorize a photo or a folder from the command line: `python -m helpers.inference IN OUT`."""
     parser = argparse.ArgumentParser(description="Colorize a photo, or a folder of photos, at their own size.")
@@ -146,22 +158,22 @@ def main(arguments=None):
     parser.add_argument("--weights", help="a generator; without it, that of the run that was trained last")
     parser.add_argument("--quality", type=int, default=95, help="of JPEG files, 1 to 100")
     parser.add_argument("--format", choices=("jpeg", "png"), default="", help="without it, each photo keeps its own")
-    parser.add_argument("--upscale", choices=("bilinear", "sharp"), default="bilinear")
+    parser.add_argument("--upscale", choices=upscaling.WAYS, default="auto")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo's prediction")
     for name, kind in (("view", int), ("saturation", float), ("denoise", float), ("contrast", float)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(inference.Options, name))
     given = vars(parser.parse_args(arguments))
     source, target, weights = (given.pop(name) for name in ("source", "target", "weights"))
     quality, file_format = given.pop("quality"), given.pop("format")
-    colorizer = inference.Colorizer(weights)
-    if source.is_dir():
-        colorize_folder(source, target, colorizer, quality, file_format, **given)
-        return
-    if target.exists():
-        parser.error(f"{target} exists already: name another file, nothing is overwritten")
-    options = colorizer.options(**given)
-    job = read(Job(source, target), options)
+    try:
+        colorizer = inference.Colorizer(weights)
+        if source.is_dir():
+            colorize_folder(source, target, colorizer, quality, file_format, **given)
+            return
+        if target.exists():
+            raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
+        job = colorize_file(source, target, colorizer, colorizer.options(**given), quality)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if job.error:
         parser.error(job.error)
-    predict_together(colorizer, [job], options)
-    write(job, options, quality)

@@ -12,7 +12,7 @@ from PIL import Image
 from helpers import checkpoints, workspace
 from helpers.color import rgb_to_L_ab
 from helpers.selection import open_rgb, read_rgb
-from helpers.upscaling import Enlarger, paint
+from helpers.upscaling import WAYS, Enlarger, paint, way_for
 
 STRIP = 2**21  # pixels that are painted at a time: memory does not grow with the photo
 
@@ -22,9 +22,10 @@ class Options:
     """How a photo is colorized; the defaults are the plain way.
 
     view: pixels on the shorter side of what the network sees; None for the size it was trained at. saturation: times
-    the predicted chroma. flip: average the prediction with that of the mirrored photo. upscale: "bilinear", or "sharp",
-    which is better where the prediction is nearly right and shows its noise where it is not. denoise: strength of
-    OpenCV's non-local means before, 0 to 30. contrast: limit of OpenCV's CLAHE before, 0 for none, 2 for some.
+    the predicted chroma. flip: average the prediction with that of the mirrored photo. upscale: how colour is brought
+    up to full size, one of `upscaling.WAYS`; "auto" is sharp where the prediction is clean, smooth where it is grainy.
+    denoise: strength of OpenCV's non-local means before, 0 to 30. contrast: limit of OpenCV's CLAHE before, 0 for none,
+    2 for some.
 
     Raises ValueError for a value that is not possible.
     """
@@ -32,7 +33,7 @@ class Options:
     view: int | None = None
     saturation: float = 1.0
     flip: bool = False
-    upscale: str = "bilinear"
+    upscale: str = "auto"
     denoise: float = 0.0
     contrast: float = 0.0
 
@@ -40,8 +41,8 @@ class Options:
         for name, low, high in (("view", 33, 2048), ("saturation", 0, 5), ("denoise", 0, 30), ("contrast", 0, 40)):
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not possible; it must be from {low} to {high}")
-        if self.upscale not in ("sharp", "bilinear"):
-            raise ValueError(f"upscale={self.upscale!r} is not possible; choose one of sharp, bilinear")
+        if self.upscale not in WAYS:
+            raise ValueError(f"upscale={self.upscale!r} is not possible; choose one of {', '.join(WAYS)}")
 
 
 def to_rgb(photo):
@@ -141,17 +142,18 @@ class Colorizer:
         """Return a colorized photo, uint8 (H, W, 3), of the size of the one given; see `Options` and `to_rgb`."""
         options = self.options(**options)
         rgb, L = look(photo, options)
-        return render(rgb, self.predict(L, options.flip), options)
+        return render(rgb, L, self.predict(L, options.flip), options)
 
 
 @torch.inference_mode()
-def render(rgb, ab, options):
-    """Return a photo (H, W, 3) with its own lightness and the colours of a prediction, ab (1, 2, h, w) in [-1, 1].
+def render(rgb, L, ab, options):
+    """Return a photo (H, W, 3) with its own lightness and the colours of a prediction.
 
-    Works in strips of the photo, in bounded memory.
+    L (1, 1, h, w) is what the network saw, ab (1, 2, h, w) what it said, both in [-1, 1]. Works in strips of the photo,
+    in bounded memory.
     """
     height, width = rgb.shape[:2]
-    enlarger = Enlarger(ab.shape[-2:], (height, width), options.upscale)
+    enlarger = Enlarger(ab.shape[-2:], (height, width), way_for(L[0], ab[0], options.upscale))
     small = enlarger.prepare(ab[0] * options.saturation)
     result, rows = np.empty_like(rgb), max(1, STRIP // width)
     for start in range(0, height, rows):

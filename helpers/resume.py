@@ -57,11 +57,24 @@ def fingerprint(trainer):
     cfg = trainer.cfg
     told = {name: value for name, value in asdict(cfg).items() if name not in NO_MATTER}
     told |= {f"weight of {term.name}": float(term.weight) for term in trainer.terms}
+    told |= {f"function of {term.name}": _meaning(term.function) for term in trainer.terms}
     told["augmentation"] = str(trainer.batches.augment)
     told["photos"] = hashlib.sha256(trainer.photos.manifest.to_csv().encode()).hexdigest()
     told["architecture"] = str(getattr(trainer.raw_generator, "architecture", type(trainer.raw_generator).__name__))
     told["processes"], told["start"] = trainer.accelerator.num_processes, trainer.start
     return told
+
+
+def _meaning(function):
+    """Return a short text that changes when a function is written anew in another way."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return type(function).__name__
+    values = [
+        sorted(v, key=repr) if isinstance(v, frozenset) else v for v in code.co_consts if not hasattr(v, "co_code")
+    ]
+    told = f"{code.co_code.hex()} {code.co_names} {values}"
+    return f"{function.__name__} {hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
 
 def refuse_another(trainer, state):

@@ -16,6 +16,8 @@ from helpers.monitoring import EarlyStopping, collapse_warnings, epoch_means, re
 from helpers.resume import Checkpoints, StopRequest, refuse_another, restore, state_of
 from helpers.steps import TrainingSteps
 
+AGREE = 20  # steps after which several processes ask each other whether to write a checkpoint, or stop
+
 
 class Trainer(TrainingSteps):
     """Train a generator; with a discriminator, against it.
@@ -94,19 +96,33 @@ class Trainer(TrainingSteps):
 
     def _after_step(self):
         """Write a checkpoint when it is time for one; stop in good order when that was asked for."""
-        if self.request is None or self.accelerator.num_processes > 1:
+        several = self.accelerator.num_processes > 1
+        if self.request is None or (several and len(self.logs) % AGREE):
             return
         self.alive()
-        if self.request.asked or time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes:
+        asked, due = self._any(self.request.asked, self._is_due())
+        if asked or due:
             self.checkpoint()
-        if self.request.asked:
+        if asked:
             where = f"epoch {self.epoch} of {self.epochs}, after step {len(self.logs)} of {len(self.batches)}"
-            print(f"stopped in {where}; all of it is kept. To go on, run the notebook again up to this cell.")
+            self.accelerator.print(f"stopped in {where}; all of it is kept. To go on, run this again.")
             raise KeyboardInterrupt
 
+    def _is_due(self):
+        """Say whether the last checkpoint is as old as the configuration allows."""
+        return time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes
+
+    def _any(self, *answers):
+        """Return for each answer whether any of the processes gave it: all of them have to do the same."""
+        if self.accelerator.num_processes == 1:
+            return answers
+        votes = torch.tensor(answers, dtype=torch.float32, device=self.accelerator.device)
+        return self.accelerator.reduce(votes, "sum").bool().tolist()
+
     def checkpoint(self, finished=False):
-        """Write all that is needed to go on from here, if it is sound."""
+        """Write all that is needed to go on from here, if it is sound; every process has to call this."""
         if self.logs:
+            self.logs = [*self.accelerator.reduce(torch.stack(self.logs), "mean")]
             self._logged(torch.stack(self.logs))
             self.seconds = time.perf_counter() - self.started
         state = state_of(self, finished)
@@ -192,7 +208,9 @@ class Trainer(TrainingSteps):
                 self._report(row)
                 if show:
                     show(self)
-            self.checkpoint(finished=self._is_over())
+            (due,) = self._any(self._is_due())
+            if due or self._is_over() or (is_best and self.discriminator):  # with the best model, the state it is from
+                self.checkpoint(finished=self._is_over())
         if self.epoch <= self.epochs:
             self.accelerator.print(f"stopped early: no better validation L1 for {self.cfg.patience} epochs")
         self.accelerator.wait_for_everyone()

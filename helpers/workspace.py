@@ -58,6 +58,18 @@ def local(*parts):
     return path
 
 
+def ask_for_photos():
+    """On Colab, ask for photos to upload and return the folder they are in; "" elsewhere, or when there were none."""
+    if not on_colab():
+        return ""
+    from google.colab import files
+
+    uploaded, place = files.upload(), local("uploaded")
+    for name, content in uploaded.items():
+        (place / Path(name).name).write_bytes(content)
+    return str(place) if uploaded else ""
+
+
 def folder(name):
     """Return the folder `name` of the workspace, made if absent: runs, figures or tables."""
     path = root() / name

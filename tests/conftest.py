@@ -12,8 +12,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # runs this small gain nothing from more, and lose much where the cores are busy
+os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that tests start
 
-from helpers import dataset, workspace  # noqa: E402
+from helpers import dataset, networks, workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.losses import Perceptual  # noqa: E402
 
@@ -56,6 +57,16 @@ def sample_photos(tmp_path_factory):
 def perceptual():
     """LPIPS on a trunk that was never trained: it needs no network."""
     return Perceptual(None)
+
+
+@pytest.fixture(scope="session")
+def loud_generator():
+    """A generator whose colours are strong and random: what any weights may say."""
+    torch.manual_seed(1)
+    generator = networks.Generator(weights=None, res_blocks=0)
+    with torch.no_grad():
+        generator.head.weight.mul_(30)
+    return generator.eval()
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,22 @@ def test_on_colab_without_drive_the_student_is_warned(colab, cfg, accelerator, c
     assert "mount Google Drive first" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("chosen", [{}, {"grandma.jpg": b"photo", "a/b.png": b"other"}])
+def test_on_colab_photos_are_asked_for(colab, monkeypatch, chosen):
+    stand_in = types.ModuleType("google.colab.files")
+    stand_in.upload = lambda: chosen
+    monkeypatch.setattr(sys.modules["google.colab"], "files", stand_in, raising=False)
+    folder = workspace.ask_for_photos()
+    assert {path.name: path.read_bytes() for path in Path(folder).iterdir() if chosen} == {
+        name.split("/")[-1]: content for name, content in chosen.items()
+    }
+    assert bool(folder) == bool(chosen)
+
+
+def test_elsewhere_nothing_is_asked_for():
+    assert workspace.ask_for_photos() == ""
+
+
 def test_the_paper_profile_without_a_gpu_is_warned_of(cfg, accelerator, capsys):
     workspace.describe(accelerator, cfg.replace(profile="paper"))
     assert "no GPU" in (printed := capsys.readouterr().out) and "COLORIZE_PROFILE=laptop" in printed

@@ -13,25 +13,15 @@ from notebook_tools import PROJECT
 from PIL import Image, ImageCms
 from skimage.color import lab2rgb, rgb2lab
 
-from helpers import color, folders, inference, networks, upscaling
+from helpers import color, folders, inference, upscaling
 from helpers.checkpoints import Run
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-@pytest.fixture(scope="module")
-def generator():
-    """A generator whose colours are strong and random: what any weights may say."""
-    torch.manual_seed(1)
-    generator = networks.Generator(weights=None, res_blocks=0)
-    with torch.no_grad():
-        generator.head.weight.mul_(30)
-    return generator.eval()
-
-
 @pytest.fixture
-def colorizer(generator):
-    return inference.Colorizer(generator, "fp32")
+def colorizer(loud_generator):
+    return inference.Colorizer(loud_generator, "fp32")
 
 
 @pytest.fixture
@@ -74,6 +64,32 @@ def test_what_is_enlarged_gives_the_small_map_when_averaged_again():
     assert torch.allclose(again.float(), maps, atol=1e-4)
 
 
+def test_smooth_is_bilinear_after_binomial_weights():
+    from scipy.ndimage import convolve
+
+    maps = torch.rand(2, 9, 13)
+    weights = np.outer([1, 2, 1], [1, 2, 1])[None] / 16
+    softened = torch.from_numpy(convolve(maps.numpy(), weights, mode="nearest"))
+    smooth, bilinear = upscaling.enlarge(maps, (40, 31), "smooth"), upscaling.enlarge(softened, (40, 31), "bilinear")
+    assert torch.allclose(smooth, bilinear, atol=1e-5)
+
+
+def test_smooth_takes_away_a_checkerboard_and_sharp_does_not():
+    board = ((torch.arange(20)[:, None] + torch.arange(24)) % 2 * 2.0 - 1)[None]
+    assert upscaling.enlarge(board, (100, 120), "smooth").abs().mean() < 0.05
+    assert upscaling.enlarge(board, (100, 120), "sharp").abs().mean() > 0.3
+
+
+def test_true_colours_are_clean_and_a_networks_pattern_is_grainy(cat):
+    L, ab = (maps[0] for maps in color.rgb_to_L_ab(inference.to_tensor(inference.reduced(cat, 128))))
+    pattern = (torch.arange(L.shape[1])[:, None] + torch.arange(L.shape[2])) % 2 * 0.05
+    assert upscaling.way_for(L, ab) == "sharp"
+    assert upscaling.way_for(L, ab * 0.5 + pattern) == "smooth"
+    assert upscaling.grain(L, ab * 3) == pytest.approx(upscaling.grain(L, ab), abs=1e-3)  # whatever the saturation
+    for size in ((1, 1), (3, 50), (4, 4)):
+        assert upscaling.grain(torch.zeros(1, *size), torch.zeros(2, *size)) == 0.0
+
+
 def test_strips_are_rows_of_the_whole():
     enlarger = upscaling.Enlarger((9, 13), (40, 31))
     prepared = enlarger.prepare(torch.rand(2, 9, 13))
@@ -95,7 +111,9 @@ def test_into_gamut_keeps_lightness_and_hue_and_as_much_chroma_as_there_is():
     assert outside[(share < 0.99) & (brought.norm(dim=1) > 0.02)].float().mean() > 0.95
 
 
-@pytest.mark.parametrize("options", [{}, {"upscale": "sharp"}, {"saturation": 2.0}, {"view": 64}, {"flip": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"upscale": "sharp"}, {"upscale": "bilinear"}, {"saturation": 2.0}, {"view": 64}, {"flip": True}]
+)
 def test_the_photo_keeps_its_size_and_its_own_lightness(colorizer, cat, options):
     painted = colorizer(cat, **options)
     assert painted.shape == cat.shape and painted.dtype == np.uint8
@@ -223,10 +241,10 @@ def test_the_target_may_lie_in_the_source(colorizer, album):
     assert len(painted) == len(good) + 1
 
 
-def test_the_command_colorizes_a_folder_and_a_photo(generator, cfg, album, tmp_path, monkeypatch):
+def test_the_command_colorizes_a_folder_and_a_photo(loud_generator, cfg, album, tmp_path):
     run = Run("mine")
     run.path.mkdir(parents=True)
-    run.save("adversarial", generator, cfg)
+    run.save("adversarial", loud_generator, cfg)
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-m", "helpers.inference"]
     done = subprocess.run(

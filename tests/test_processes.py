@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from notebook_tools import PROJECT, edit, read, run
+from safetensors.torch import load_file
 
 from helpers import checkpoints, dataset, metrics
 from helpers.config import Config
@@ -18,18 +20,21 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 
 def launch(*command, **variables):
-    env = os.environ | {"OMP_NUM_THREADS": "1"} | variables
-    done = subprocess.run([*LAUNCH, *map(str, command)], env=env, cwd=PROJECT, capture_output=True, text=True)
+    done = start(*command, **variables)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def start(*command, **variables):
+    env = os.environ | {"OMP_NUM_THREADS": "1", "COLORIZE_PROFILE": "smoke"} | variables
+    return subprocess.run([*LAUNCH, *map(str, command)], env=env, cwd=PROJECT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """What each of two processes wrote down, and their workspace."""
     folder = tmp_path_factory.mktemp("two")
-    variables = {"COLORIZE_WORKSPACE": str(folder / "workspace"), "COLORIZE_PROFILE": "smoke"}
-    launch(PROJECT / "tests/two_processes.py", folder, **variables)
+    launch(PROJECT / "tests/two_processes.py", folder, COLORIZE_WORKSPACE=str(folder / "workspace"))
     return [json.loads((folder / f"process{i}.json").read_text()) for i in (0, 1)], folder / "workspace"
 
 
@@ -66,11 +71,23 @@ def test_only_the_first_process_writes(both):
 
 
 def test_the_command_trains_both_phases(tmp_path):
-    variables = {"COLORIZE_WORKSPACE": str(tmp_path), "COLORIZE_PROFILE": "smoke"}
-    printed = launch("-m", "helpers.training", "--set", "batch_size=4", "warmup_epochs=1", "run=pair", **variables)
+    fields = ("batch_size=4", "warmup_epochs=1", "run=pair")
+    printed = launch("-m", "helpers.training", "--set", *fields, COLORIZE_WORKSPACE=str(tmp_path))
     assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 2/2") == 1
     assert checkpoints.load_generator(tmp_path / "runs/pair/adversarial.safetensors")
     assert json.loads((tmp_path / "runs/pair/warmup.json").read_text())["batch_size"] == 4
+
+
+def test_two_processes_that_died_within_an_epoch_go_on_as_if_they_had_not(tmp_path):
+    script, folders = PROJECT / "tests/stopped_pair.py", [tmp_path / "whole", tmp_path / "broken"]
+    launch(script, 0, COLORIZE_WORKSPACE=str(folders[0]))
+    assert start(script, 7, COLORIZE_WORKSPACE=str(folders[1])).returncode != 0
+    printed = launch(script, 0, COLORIZE_WORKSPACE=str(folders[1]))
+    assert "going on with warmup epoch 2/2, after step 2" in printed
+    whole, broken = (load_file(folder / "runs/smoke/warmup.safetensors") for folder in folders)
+    assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
+    whole, broken = (pd.read_csv(folder / "runs/smoke/warmup_steps.csv") for folder in folders)
+    pd.testing.assert_frame_equal(whole, broken, check_exact=True)
 
 
 def test_notebook_04_starts_two_processes(tmp_path):

@@ -161,6 +161,18 @@ def test_other_settings_are_refused_by_name(make):
     assert "batch_size" not in str(caught.value)
 
 
+def test_a_loss_term_that_was_written_anew_is_noticed(make):
+    def slope(factor):
+        return losses.LossTerm(
+            "slope", 1.0, {2: lambda p: 2 * p.ab_pred.mean(), 3: lambda p: 3 * p.ab_pred.mean()}[factor]
+        )
+
+    make(terms=(GAN, slope(2))).fit()
+    make(terms=(GAN, slope(2))).fit()  # written anew, but the same
+    with pytest.raises(ValueError, match="function of slope: <lambda>"):
+        make(terms=(GAN, slope(3))).fit()
+
+
 def checkpoint_files(trainer):
     return trainer.checkpoints.files()
 

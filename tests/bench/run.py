@@ -102,6 +102,14 @@ def inference():
     return pd.DataFrame([{**task, **measure("infer", **task)} for task in tasks]).set_index(["size", "batch_size"])
 
 
+def own_photos():
+    """Colorizing photos of one's own: large ones, from file to file; and 200 small ones, at once or one by one."""
+    rows = {f"{size} megapixels": measure("full_size", megapixels=size) for size in (1, 24, 100)}
+    for way, count in {"a folder at once": 200, "a call a photo": 200, "a command a photo": 10}.items():
+        rows[f"255 px, {way}"] = measure("album", way=way, count=count)
+    return pd.DataFrame(rows).T
+
+
 def on_paper(tables):
     """What pools far beyond memory would take on this machine: the measured rates, multiplied out."""
     prepared, search = tables["preparation"].loc["ours, all cores"], measure("duplicates")
@@ -129,7 +137,8 @@ def main():
         "growth": growth(),
         "preparation": preparation(),
         "inference": inference(),
-        "validation L1 after 150 steps": pd.DataFrame([measure("quality")]),
+        "own photos": own_photos(),
+        "validation L1 after 200 steps": pd.DataFrame([measure("quality")]),
     }
     tables["on paper"] = on_paper(tables)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"

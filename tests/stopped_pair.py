@@ -1,0 +1,32 @@
+"""One of two processes that train a warmup with frequent checkpoints, and may disappear after some steps."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+torch.set_num_threads(1)
+
+from helpers import trainer, training  # noqa: E402
+from helpers.config import Config  # noqa: E402
+
+
+def main(last_step):
+    """Train; after `last_step` steps, unless it is 0, die without a word."""
+    trainer.AGREE = 2
+    step, taken = trainer.Trainer.training_step, []
+
+    def training_step(self, batch):
+        if last_step and len(taken) == last_step:
+            os._exit(1)
+        taken.append(1)
+        return step(self, batch)
+
+    trainer.Trainer.training_step = training_step
+    training.train(Config.from_profile(precision="fp32", batch_size=2, checkpoint_minutes=0.0), ["warmup"])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

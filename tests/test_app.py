@@ -1,0 +1,172 @@
+"""The page for the browser, in a real one: photos in, colour out, and what cannot be read stops nothing."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.request
+from contextlib import contextmanager
+
+import numpy as np
+import odd_photos
+import pytest
+from notebook_tools import PROJECT
+from PIL import Image
+
+from helpers.checkpoints import Run
+from helpers.config import Config
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+UPLOAD = "input[type=file]"
+LONG = 120_000  # ms
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def answers(address):
+    try:
+        return urllib.request.urlopen(address, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@contextmanager
+def served(workspace, port):
+    """Run the page as `make app` does, in a process of its own."""
+    env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-m", "helpers.app", "--port", str(port)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            while not answers(f"http://127.0.0.1:{port}"):
+                assert process.poll() is None, process.stdout.read()
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, loud_generator):
+    """Where the page is served, with a model whose colours are strong."""
+    workspace = tmp_path_factory.mktemp("served")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORIZE_WORKSPACE", str(workspace))
+        patch.setenv("COLORIZE_PROFILE", "smoke")
+        run = Run("mine")
+        run.path.mkdir(parents=True)
+        run.save("adversarial", loud_generator, Config.from_profile())
+    with served(workspace, free_port()) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, opened; it must not ask any other machine for anything."""
+    page, asked = browser.new_page(viewport={"width": 1300, "height": 1000}), []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
+    yield page
+    page.close()
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked)
+
+
+def photo(path, size=(301, 203), **options):
+    odd_photos.colour(size).save(path, **options)
+    return path
+
+
+def downloaded(page, name):
+    """Press the button that downloads a result; return it as a Pillow image."""
+    button = page.get_by_text(f"Download {name}", exact=True)
+    button.wait_for(timeout=LONG)
+    with page.expect_download() as waiting:
+        button.click()
+    assert waiting.value.suggested_filename == name
+    return Image.open(waiting.value.path())
+
+
+def spread(image):
+    """How far from grey an image is: the mean distance of its largest from its smallest channel."""
+    return np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=2).mean()
+
+
+@needs_browser
+def test_a_photo_is_uploaded_seen_in_colour_and_downloaded_at_its_own_size(page, tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "grandmother, 1911"
+    grey = odd_photos.colour((640, 431)).convert("L")
+    grey.save(tmp_path / "old print.jpg", exif=exif)
+    page.set_input_files(UPLOAD, tmp_path / "old print.jpg")
+    result = downloaded(page, "old print-in-colour.jpg")
+    assert result.size == (640, 431) and spread(result) > 20 and result.getexif()[0x010E] == "grandmother, 1911"
+    shown = page.locator("img[src*='/file=']")
+    assert [shown.nth(i).evaluate("image => image.naturalWidth") for i in range(2)] == [640, 640]
+    colours = [spread(Image.open(_body(page, shown.nth(i).get_attribute("src")))) for i in range(2)]
+    assert min(colours) < 1 and max(colours) > 20  # before is grey, after is not
+    page.get_by_label("number input for Saturation").fill("0")
+    page.keyboard.press("Tab")
+    page.wait_for_function(
+        "before => !document.querySelector(`img[src='${before}']`)", arg=shown.nth(1).get_attribute("src")
+    )
+    assert spread(downloaded(page, "old print-in-colour.jpg")) < 2
+
+
+def _body(page, address):
+    """Return what is at an address of the page, as a file."""
+    import io
+
+    return io.BytesIO(page.request.get(address).body())
+
+
+@needs_browser
+def test_a_broken_file_is_named_on_the_page_and_the_next_photo_still_works(page, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(photo(tmp_path / "whole.jpg").read_bytes()[:900])
+    page.set_input_files(UPLOAD, tmp_path / "broken.jpg")
+    page.get_by_text("broken.jpg cannot be read as a photo").wait_for(timeout=LONG)
+    page.set_input_files(UPLOAD, tmp_path / "whole.jpg")
+    assert downloaded(page, "whole-in-colour.jpg").size == (301, 203)
+
+
+@needs_browser
+def test_ten_photos_dropped_at_once_are_all_answered(page, tmp_path):
+    sizes = {f"photo{i}": (200 + 10 * i, 150) for i in range(10)}
+    page.set_input_files(UPLOAD, [photo(tmp_path / f"{name}.png", size) for name, size in sizes.items()])
+    assert {name: downloaded(page, f"{name}-in-colour.png").size for name in sizes} == sizes
+
+
+@needs_browser
+def test_ten_people_at_once_are_all_answered(browser, address, tmp_path):
+    pages = [browser.new_page() for _ in range(10)]
+    for page in pages:
+        page.goto(address)
+    for i, page in enumerate(pages):
+        page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
+        page.set_input_files(UPLOAD, photo(tmp_path / f"of{i}.jpg", (200 + 10 * i, 150)))
+    for i, page in enumerate(pages):
+        assert downloaded(page, f"of{i}-in-colour.jpg").size == (200 + 10 * i, 150)
+        page.close()
+
+
+def test_without_weights_the_command_says_what_to_run(tmp_path):
+    env = os.environ | {"COLORIZE_WORKSPACE": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-m", "helpers.app"], env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "04_adversarial_training makes it" in done.stderr
+    assert "Traceback" not in done.stderr
