@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -138,8 +139,9 @@ def load_generator(path, notebook="04_adversarial_training"):
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        generator = Generator(weights=None, **json.loads(metadata["architecture"]))
-        generator.load_state_dict(load_file(path))
+        with torch.device("meta"):  # numbers come from the file: none need be drawn, nor held twice
+            generator = Generator(weights=None, **json.loads(metadata["architecture"]))
+        generator.load_state_dict(load_file(path), assign=True)
         generator.trained_size = json.loads(metadata.get("config", "{}")).get("size")
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error

@@ -14,7 +14,7 @@ from helpers.color import rgb_to_L_ab
 from helpers.selection import open_rgb, read_rgb
 from helpers.upscaling import WAYS, Enlarger, paint, way_for
 
-STRIP = 2**21  # pixels that are painted at a time: memory does not grow with the photo
+STRIP = 2**19  # pixels that are painted at a time: memory does not grow with the photo
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,15 @@ def look(photo, options):
     return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.view)))[0]
 
 
+def in_half(generator, precision):
+    """Keep the weights of a generator's convolutions as "bf16" or "fp16" at once; autocast would do it at each call."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    for module in generator.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            module.to(kind)
+    return generator
+
+
 class Colorizer:
     """A generator, ready to colorize photos on this machine in its own precision.
 
@@ -115,10 +124,10 @@ class Colorizer:
     def __init__(self, generator=None, precision="auto"):
         if generator is None:
             generator = latest_weights()
-        if isinstance(generator, (str, Path)):
-            generator = checkpoints.load_generator(generator)
-        self.view = getattr(generator, "trained_size", None) or 256
         self.accelerator = workspace.make_accelerator(precision)
+        if isinstance(generator, (str, Path)):
+            generator = in_half(checkpoints.load_generator(generator), self.accelerator.mixed_precision)
+        self.view = getattr(generator, "trained_size", None) or 256
         torch.backends.cudnn.benchmark = False  # photos come in many sizes
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
 

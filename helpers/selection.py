@@ -32,7 +32,8 @@ def open_rgb(photo, name):
         if isinstance(photo, Image.Image):
             return _to_rgb(ImageOps.exif_transpose(photo))
         with Image.open(photo) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            ImageOps.exif_transpose(opened, in_place=True)
+            return _to_rgb(opened)
     except Exception as error:  # a damaged file can make a decoder fail in any way
         reason = str(error) or type(error).__name__
         raise OSError(f"{name} cannot be read as a photo: {reason}") from error
@@ -48,7 +49,7 @@ def _to_rgb(photo):
     if photo.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in photo.info:
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-    return np.array(photo.convert("RGB"))
+    return np.array(photo if photo.mode == "RGB" else photo.convert("RGB"))
 
 
 def look_at(path):

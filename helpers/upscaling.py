@@ -1,5 +1,7 @@
 """Colour for every pixel from a small prediction: sharp or smooth, and no colour that a screen cannot show."""
 
+from functools import lru_cache
+
 import torch
 
 from helpers.color import L_ab_to_raw_rgb, L_ab_to_rgb
@@ -42,7 +44,7 @@ def grain(L, ab):
     """
     if min(L.shape[-2:]) < 4:
         return 0.0
-    uneven, changes = alternation(L)[0], alternation(ab).norm(dim=0)
+    uneven, changes = alternation(L)[0], torch.hypot(*alternation(ab))
     even = uneven <= uneven.median()
     return (changes[even].mean() / changes[~even].mean().clamp(min=1e-6)).item() if not even.all() else 0.0
 
@@ -80,6 +82,7 @@ class Enlarger:
         return self.pairs[0][0][start:stop] @ prepared
 
 
+@lru_cache(maxsize=16)  # photos of a folder often have one size
 def _matrices(less, more, way):
     """Return the matrix (more, less) that enlarges, and the one (less, less) to be applied before it."""
     if way == "sharp":

@@ -25,7 +25,8 @@ def main(last_step):
         return step(self, batch)
 
     trainer.Trainer.training_step = training_step
-    training.train(Config.from_profile(precision="fp32", batch_size=2, checkpoint_minutes=0.0), ["warmup"])
+    changes = {"precision": "fp32", "batch_size": 2, "warmup_epochs": 1, "checkpoint_minutes": 0.0}
+    training.train(Config.from_profile(**changes), ["warmup"])
 
 
 if __name__ == "__main__":

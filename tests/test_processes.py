@@ -81,9 +81,9 @@ def test_the_command_trains_both_phases(tmp_path):
 def test_two_processes_that_died_within_an_epoch_go_on_as_if_they_had_not(tmp_path):
     script, folders = PROJECT / "tests/stopped_pair.py", [tmp_path / "whole", tmp_path / "broken"]
     launch(script, 0, COLORIZE_WORKSPACE=str(folders[0]))
-    assert start(script, 7, COLORIZE_WORKSPACE=str(folders[1])).returncode != 0
+    assert start(script, 3, COLORIZE_WORKSPACE=str(folders[1])).returncode != 0
     printed = launch(script, 0, COLORIZE_WORKSPACE=str(folders[1]))
-    assert "going on with warmup epoch 2/2, after step 2" in printed
+    assert "going on with warmup epoch 1/1, after step 2" in printed
     whole, broken = (load_file(folder / "runs/smoke/warmup.safetensors") for folder in folders)
     assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
     whole, broken = (pd.read_csv(folder / "runs/smoke/warmup_steps.csv") for folder in folders)

@@ -35,24 +35,19 @@ def table(workspace, name, run="smoke"):
     return pd.read_csv(workspace / f"runs/{run}/{name}.csv")
 
 
-def test_another_encoder_reaches_the_adversarial_phase_and_the_analysis(tmp_path):
-    run(uncomment(read("03_warmup_training"), 'encoder="resnet34",'), tmp_path)
+def test_another_size_in_01_and_another_encoder_in_03_hold_in_all_that_follow(tmp_path):
+    run(uncomment(read("01_dataset"), "size=255,", "size=48,"), tmp_path)
+    assert "48 px" in printed(run(uncomment(read("03_warmup_training"), 'encoder="resnet34",'), tmp_path))
     run(read("04_adversarial_training"), tmp_path)
     for phase in ("warmup", "adversarial"):
         assert metadata(tmp_path, phase)["architecture"]["encoder"] == "resnet34"
-    assert "smoke: adversarial" in printed(run(read("05_analysis"), tmp_path))
-
-
-def test_another_size_in_notebook_01_holds_in_all_that_follow(tmp_path):
-    run(uncomment(read("01_dataset"), "size=255,", "size=128,"), tmp_path)
-    assert "128 px" in printed(run(read("03_warmup_training"), tmp_path))
-    run(read("04_adversarial_training"), tmp_path)
-    assert metadata(tmp_path, "adversarial")["config"]["size"] == 128
-    assert "4 test photos at 128 px" in printed(run(read("05_analysis"), tmp_path))
+        assert metadata(tmp_path, phase)["config"]["size"] == 48
+    report = printed(run(read("05_analysis"), tmp_path))
+    assert "4 test photos at 48 px" in report and "smoke: adversarial" in report
 
 
 def test_size_rotation_batch_and_epochs_in_notebook_03(tmp_path):
-    notebook = uncomment(read("03_warmup_training"), "size=128,")
+    notebook = uncomment(read("03_warmup_training"), "size=128,", "size=48,")
     for line, new in (
         ("rotation=0,", None),
         ("batch_size=8,", "batch_size=4,"),
@@ -64,7 +59,7 @@ def test_size_rotation_batch_and_epochs_in_notebook_03(tmp_path):
     steps, history = table(tmp_path, "warmup_steps"), table(tmp_path, "warmup_history")
     assert len(history) == 3
     assert len(steps) == 3 * 16 // 4
-    assert metadata(tmp_path, "warmup")["config"]["size"] == 128
+    assert metadata(tmp_path, "warmup")["config"]["size"] == 48
 
 
 def test_another_lambda_is_one_more_row_of_the_analysis(workspace):
@@ -78,16 +73,18 @@ def test_another_lambda_is_one_more_row_of_the_analysis(workspace):
     assert {"grey", "mean colour", "smoke: warmup", "smoke: adversarial", "lambda 100: adversarial"} <= set(rows)
 
 
-def test_a_fourth_term_is_trained_logged_and_plotted(workspace):
+def test_a_fourth_term_and_one_epoch_more_are_trained_logged_and_plotted(workspace):
     line = '    losses.LossTerm("L1", cfg.lambda_l1, losses.l1_loss),\n'
     fourth = (
         '    losses.LossTerm("saturation", 2.0, lambda p: (p.ab_pred.norm(dim=1) - p.ab.norm(dim=1)).abs().mean()),\n'
     )
-    run(edit(read("04_adversarial_training"), line, line + fourth), workspace)
+    notebook = uncomment(read("04_adversarial_training"), "adversarial_epochs=120,", "adversarial_epochs=3,")
+    run(edit(notebook, line, line + fourth), workspace)
     steps = table(workspace, "adversarial_steps")
     weighted = steps["GAN"] + 50 * steps["L1"] + 10 * steps[LPIPS] + 2 * steps["saturation"]
     np.testing.assert_allclose(steps["G total"], weighted, rtol=1e-3)
-    assert "saturation" in table(workspace, "adversarial_history")
+    history = table(workspace, "adversarial_history")
+    assert len(history) == 3 and "saturation" in history
 
 
 def test_without_lpips(workspace):
@@ -96,11 +93,6 @@ def test_without_lpips(workspace):
     steps = table(workspace, "adversarial_steps")
     assert LPIPS not in steps
     np.testing.assert_allclose(steps["G total"], steps["GAN"] + 50 * steps["L1"], rtol=1e-3)
-
-
-def test_one_adversarial_epoch_more(workspace):
-    run(uncomment(read("04_adversarial_training"), "adversarial_epochs=120,", "adversarial_epochs=3,"), workspace)
-    assert len(table(workspace, "adversarial_history")) == 3
 
 
 def test_a_notebook_without_its_forerunner_names_it(tmp_path):

@@ -104,7 +104,7 @@ def timed_ours(cfg, folder, paths, adversarial, steps):
     return result
 
 
-def quality(folder, epochs=5, size=64, seeds=5):
+def quality(folder, epochs=5, size=64, seeds=3):
     """Validation L1 after the same steps on the same photos from the same first weights: ours, and the report's way.
 
     Without augmentation, and both along the same cosine; each with its own precision, layout, optimiser and Lab. Batch
