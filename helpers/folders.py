@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from helpers import dataset, inference, storage, upscaling, workspace
 
-TOGETHER = 16  # photos of one size that the network sees at once
+TOGETHER = 8  # photos of one size that the network sees at once
 PIXELS = 2**25  # of all photos that are in memory at a time
 
 

@@ -39,8 +39,9 @@ def finish(figure, name=None):
 
 def grid(rows, titles=None, labels=None, width=1.7):
     """Draw rows of photos. rows: a list of lists of (3, H, W); titles: one per column; labels: one per row."""
-    columns = max(len(row) for row in rows)
-    figure = plt.figure(figsize=(width * columns, width * len(rows)))
+    shapes = [as_image(photo).shape for row in rows for photo in row]
+    tallest = max(height / width for height, width, *_ in shapes)
+    figure = plt.figure(figsize=(width * max(len(row) for row in rows), width * tallest * len(rows)))
     fill_grid(figure, rows, titles, labels)
     return figure
 
