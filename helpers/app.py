@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def colorize_uploads(files, earlier, colorizer, folder, options, progress):
             name = Path(file).name
             told = str(error).replace(file, name)
             gr.Warning(told if name in told else f"{name}: {told}", duration=20)
+    for result in earlier:  # what is no longer shown takes no room
+        if result not in done:
+            shutil.rmtree(Path(result["result"]).parent, ignore_errors=True)
     return done
 
 
@@ -73,13 +77,14 @@ def build(colorizer=None):
     colorizer = colorizer or inference.Colorizer()
     with gr.Blocks(title="Colorize your photos", delete_cache=(3600, KEPT)) as page:
         page.folder = tempfile.TemporaryDirectory(prefix="colorize-", ignore_cleanup_errors=True)
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(f"{INTRODUCTION} Weights: {colorizer}.")
         results = gr.State([])
         with gr.Row():
             with gr.Column(scale=1):
                 files = gr.File(label="Photos", file_count="multiple", height=180)
                 saturation = gr.Slider(0, 3, 1, step=0.05, label="Saturation", info="0 is grey, 1 as predicted")
-                view = gr.Slider(64, 768, colorizer.view, step=1, label="View", info="pixels that the network sees")
+                ends = min(64, colorizer.view), max(768, colorizer.view)
+                view = gr.Slider(*ends, colorizer.view, step=1, label="View", info="pixels that the network sees")
                 flip = gr.Checkbox(label="Average with the mirrored photo")
                 upscale = gr.Dropdown(upscaling.WAYS, value="auto", label="Colour at full size")
                 denoise = gr.Slider(0, 30, 0, step=1, label="Remove grain")

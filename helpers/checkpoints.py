@@ -11,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from helpers import workspace
+from helpers.config import Config
 from helpers.networks import Generator
-from helpers.storage import write_atomically
+from helpers.storage import has_checksum, is_whole, write_atomically, write_verified
 
 MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
 
@@ -78,16 +79,17 @@ class Run:
 
 
 def save_generator(path, generator, cfg):
-    """Write a generator's weights, with its architecture and the configuration in the file's metadata."""
+    """Write a generator's weights, with its architecture and configuration in the file's metadata; and a checksum."""
     metadata = {"architecture": json.dumps(generator.architecture), "config": cfg.to_json()}
     state = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+    write_verified(path, lambda temporary: save_file(state, temporary, metadata))
 
 
 def runs():
     """Return all runs of the workspace that hold a generator, the one that was changed last at the end."""
     folders = [path for path in workspace.folder("runs").iterdir() if list(path.glob("*.safetensors"))]
-    return [Run(path.name) for path in sorted(folders, key=lambda path: path.stat().st_ctime)]
+    changed = {path: max(file.stat().st_mtime for file in path.glob("*.safetensors")) for path in folders}
+    return [Run(path.name) for path in sorted(folders, key=changed.get)]
 
 
 def comparable_runs(cfg, photos):
@@ -136,13 +138,17 @@ def load_generator(path, notebook="04_adversarial_training"):
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(missing(path, notebook))
+    if has_checksum(path) and not is_whole(path):
+        raise ValueError(f"{path} is damaged: it is not what was written, its checksum does not fit. Train it again.")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+        architecture, size = json.loads(metadata["architecture"]), json.loads(metadata.get("config", "{}")).get("size")
+        Config(**architecture, **({"size": size} if size else {}))  # refuses what a stranger's file may ask for
         with torch.device("meta"):  # numbers come from the file: none need be drawn, nor held twice
-            generator = Generator(weights=None, **json.loads(metadata["architecture"]))
+            generator = Generator(weights=None, **architecture)
         generator.load_state_dict(load_file(path), assign=True)
-        generator.trained_size = json.loads(metadata.get("config", "{}")).get("size")
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        generator.trained_size = size
+    except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
     return generator.eval()

@@ -137,7 +137,7 @@ def list_photos(folder):
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: name one that holds photos.")
-    suffixes = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+    suffixes = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"}
     paths, seen = [], set()
     for parent, below, names in os.walk(folder, followlinks=True, onerror=lambda error: print(f"passed over: {error}")):
         if os.path.realpath(parent) in seen:
@@ -151,18 +151,33 @@ def list_photos(folder):
     return sorted(paths)
 
 
-def show_photos(folder):
-    """Return the photo files of a folder, or without one those of scikit-image's that have colour; raises as above."""
-    shipped = Path(skimage.__file__).parent / "data"
-    return list_photos(Path(folder).expanduser()) if folder else [shipped / name for name in SAMPLES[:5]]
+def show_photos(folder, limit=24):
+    """Return the first photos of a folder that can be read, or without one those of scikit-image's that have colour.
+
+    What cannot be read is printed. Raises FileNotFoundError when there is nothing that can be read.
+    """
+    if not folder:
+        return [Path(skimage.__file__).parent / "data" / name for name in SAMPLES[:5]]
+    readable = []
+    for path in list_photos(Path(folder).expanduser()):
+        try:
+            read_rgb(path)
+            readable.append(path)
+        except OSError as error:
+            print(f"passed over: {error}")
+        if len(readable) == limit:
+            break
+    if not readable:
+        raise FileNotFoundError(f"None of the photos in {folder} can be read: name another folder.")
+    return readable
 
 
 def load_squares(folder, size, limit=8):
     """Return the first photos of a folder, or without one scikit-image's colour ones, as uint8 (N, 3, size, size).
 
-    Raises FileNotFoundError for a missing or empty folder, OSError naming a photo that cannot be read.
+    Raises FileNotFoundError as `show_photos` does.
     """
-    squares = [centre_square(read_rgb(path), size) for path in show_photos(folder)[:limit]]
+    squares = [centre_square(read_rgb(path), size) for path in show_photos(folder, limit)]
     return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
 
 

@@ -1,5 +1,6 @@
 """Colorizing one photo of any kind and size, at its own size."""
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Options:
     contrast: float = 0.0
 
     def __post_init__(self):
-        for name, low, high in (("view", 33, 2048), ("saturation", 0, 5), ("denoise", 0, 30), ("contrast", 0, 40)):
+        for name, low, high in (("view", 32, 2048), ("saturation", 0, 5), ("denoise", 0, 30), ("contrast", 0, 40)):
             if getattr(self, name) is not None and not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not possible; it must be from {low} to {high}")
         if self.upscale not in WAYS:
@@ -63,7 +64,7 @@ def to_rgb(photo):
         raise ValueError(f"an array of shape {np.shape(photo)} is no photo; it must be (H, W) or (H, W, 1, 3 or 4)")
     if array.dtype == np.uint16:
         array = (array // 257).astype(np.uint8)
-    elif array.dtype.kind == "f":
+    elif array.dtype.kind == "f" and np.nanmax(array) <= 1.001:
         array = (np.nan_to_num(array).clip(0, 1) * 255).round().astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ValueError(f"an array of {array.dtype} is no photo; it must be uint8, uint16 or floating-point in [0, 1]")
@@ -121,15 +122,28 @@ class Colorizer:
     Raises FileNotFoundError when there are none, ValueError for a file that holds something else.
     """
 
+    weights = None
+
     def __init__(self, generator=None, precision="auto"):
         if generator is None:
             generator = latest_weights()
         self.accelerator = workspace.make_accelerator(precision)
         if isinstance(generator, (str, Path)):
+            self.weights = Path(generator)
             generator = in_half(checkpoints.load_generator(generator), self.accelerator.mixed_precision)
         self.view = getattr(generator, "trained_size", None) or 256
         torch.backends.cudnn.benchmark = False  # photos come in many sizes
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
+
+    def __str__(self):
+        """Name the weights: their run, phase and size."""
+        name = f"{self.weights.parent.name}/{self.weights.name}" if self.weights else "a generator"
+        return f"{name}, trained at {self.view} px"
+
+    def fingerprint(self):
+        """Return eight digits that another training would not have."""
+        some = torch.cat([weights.detach().flatten()[:64].float().cpu() for weights in self.generator.parameters()])
+        return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
 
     def options(self, **options):
         """Return `Options`, with the size that this network was trained at where no view is given."""

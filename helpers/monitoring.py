@@ -51,9 +51,15 @@ def collapse_warnings(row):
         found.append(f"not a number: {', '.join(bad)}. Lower the learning rate.")
     right = min(row.get("D right on real", 0), row.get("D right on fake", 0))
     if right > 0.99:
-        found.append("the discriminator has won (over 99% right): the generator learns little from it.")
+        found.append(
+            "the discriminator has won (over 99% right): the generator learns little from it. Lower adversarial_lr, or "
+            "raise lambda_l1."
+        )
     if row.get("D right on real", 1) < 0.05 or row.get("D right on fake", 1) < 0.05:
-        found.append("the discriminator has collapsed to one answer: it calls everything real, or everything fake.")
+        found.append(
+            "the discriminator has collapsed to one answer: it calls everything real, or everything fake. Lower "
+            "adversarial_lr, and start over (restart=True)."
+        )
     if "D real" in row and row["val colourfulness"] < 0.1 * row["val truth"]:
-        found.append("the photos are grey: under 10% of the truth's colourfulness.")
+        found.append("the photos are grey: under 10% of the truth's colourfulness. Lower lambda_l1.")
     return found

@@ -24,7 +24,7 @@ class Checkpoints:
 
     def files(self):
         """Return the checkpoint files, the newest first."""
-        return sorted(self.folder.glob("*.pt"), reverse=True)
+        return sorted((path for path in self.folder.glob("*.pt") if path.stem.isdigit()), reverse=True)
 
     def save(self, state):
         """Write a state, then remove all but the last two; raises OSError when the disk is full."""
@@ -33,22 +33,31 @@ class Checkpoints:
         number = int(newest[0].stem) + 1 if newest else 1
         path = self.folder / f"{number:06d}.pt"
         storage.write_verified(path, lambda temporary: torch.save(state, temporary))
-        for old in self.files()[1 if state["finished"] else 2 :]:
-            storage.remove(old)
+        complete = [file for file in self.files() if storage.has_checksum(file)]
+        for file in set(self.files()) - set(complete[: 1 if state["finished"] else 2]):
+            storage.remove(file)
         return path
 
     def latest(self):
         """Return the newest state that is whole, or None; a torn or foreign file is named and passed over.
 
-        Nothing in the file can run code: only tensors, numbers, texts and containers are read.
+        Nothing in the file can run code: only tensors, numbers, texts and containers are read. Raises ValueError when
+        there are finished checkpoints and none can be used, OSError when the disk does not answer.
         """
         for path in self.files():
             try:
                 if not storage.is_whole(path):
                     raise ValueError("it is cut off, changed, or not from here: its checksum does not fit")
                 return torch.load(path, map_location="cpu", weights_only=True)
+            except (OSError, MemoryError):
+                raise  # that says nothing about the file
             except Exception as error:  # a foreign file can fail in any way
                 print(f"passed over the checkpoint {path}: {str(error).splitlines()[0]}")
+        if any(storage.has_checksum(path) for path in self.files()):
+            raise ValueError(
+                f"None of the checkpoints in {self.folder} can be used. To start over, and keep them aside: "
+                "fit(restart=True)."
+            )
         return None
 
 

@@ -150,6 +150,8 @@ class Trainer(TrainingSteps):
 
     def validate(self):
         """Return validation L1, PSNR, LPIPS and colourfulness of the weights for use, and of the raw ones too."""
+        if self.request:
+            self.alive()
         self.validated = self.colorize(self.final_generator(), self.validation)
         row = {f"val {name}": value for name, value in self._means(self.validated, self.perceptual).items()}
         if self.average:

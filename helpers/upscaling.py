@@ -30,6 +30,7 @@ def averaging(small, large):
     return covered.clamp(min=0) * small / large
 
 
+ENLARGED = 1.25  # from here on the blur is undone; nearer to 1 that would raise noise tenfold, for little
 WAYS = ("auto", "sharp", "smooth", "bilinear")
 CLEAN = 0.65  # grain up to which a prediction is worth sharpening: all of Kodak24's true colours are below it
 
@@ -82,13 +83,15 @@ class Enlarger:
         return self.pairs[0][0][start:stop] @ prepared
 
 
-@lru_cache(maxsize=16)  # photos of a folder often have one size
+@lru_cache(maxsize=4)  # photos of a folder often have one size
 def _matrices(less, more, way):
     """Return the matrix (more, less) that enlarges, and the one (less, less) to be applied before it."""
+    before = torch.eye(less)
     if way == "sharp":
         matrix = interpolation(more, less, "lanczos")
-        return matrix.float(), torch.linalg.inv(averaging(less, more) @ matrix).float()
-    before = torch.eye(less)
+        if more >= ENLARGED * less:
+            before = torch.linalg.inv(averaging(less, more) @ matrix).float()
+        return matrix.float(), before
     if way == "smooth":
         neighbours = (torch.arange(less)[:, None] + torch.tensor([-1, 0, 0, 1])).clamp(0, less - 1)
         before = torch.zeros(less, less).scatter_add_(1, neighbours, torch.full(neighbours.shape, 0.25))

@@ -117,14 +117,16 @@ def damaged(random, originals):
 def originals():
     """Return small photos in many formats, as bytes."""
 
-    found = []
+    found, exif = [], Image.Exif()
+    exif[0x010E], exif[0x0112], exif[0x829A] = "grandmother, 1911", 6, (1, 125)
+    told = {"exif": exif}
     for kind, options in (
-        ("JPEG", {}),
+        ("JPEG", told),
         ("JPEG", {"progressive": True}),
-        ("PNG", {}),
-        ("WEBP", {}),
+        ("PNG", told),
+        ("WEBP", told),
         ("GIF", {}),
-        ("TIFF", {}),
+        ("TIFF", {"description": "grandmother, 1911"}),
     ):
         buffer = io.BytesIO()
         colour((64, 48)).save(buffer, kind, **options)

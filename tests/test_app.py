@@ -1,5 +1,6 @@
 """The page for the browser, in a real one: photos in, colour out, and what cannot be read stops nothing."""
 
+import io
 import os
 import shutil
 import socket
@@ -14,6 +15,7 @@ import pytest
 from notebook_tools import PROJECT
 from PIL import Image
 
+from helpers import plots
 from helpers.checkpoints import Run
 from helpers.config import Config
 
@@ -131,8 +133,6 @@ def test_a_photo_is_uploaded_seen_in_colour_and_downloaded_at_its_own_size(page,
 
 def _body(page, address):
     """Return what is at an address of the page, as a file."""
-    import io
-
     return io.BytesIO(page.request.get(address).body())
 
 
@@ -163,6 +163,22 @@ def test_ten_people_at_once_are_all_answered(browser, address, tmp_path):
     for i, page in enumerate(pages):
         assert downloaded(page, f"of{i}-in-colour.jpg").size == (200 + 10 * i, 150)
         page.close()
+
+
+@needs_browser
+def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
+    page = browser.new_page()
+    black, white = np.zeros((60, 90, 3), np.uint8), np.full((60, 90, 3), 255, np.uint8)
+    page.set_content(plots.slider(black, white).data)
+
+    def column(x):
+        shot = Image.open(io.BytesIO(page.locator("div > div").first.screenshot())).convert("L")
+        return shot.getpixel((round(x * shot.width), shot.height // 2))
+
+    assert column(0.25) < 10 and column(0.75) > 245  # before on the left, after on the right
+    page.locator("input").evaluate("input => { input.value = 10; input.dispatchEvent(new Event('input')) }")
+    assert column(0.05) < 10 and column(0.25) > 245
+    page.close()
 
 
 def test_without_weights_the_command_says_what_to_run(tmp_path):

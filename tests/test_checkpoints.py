@@ -1,5 +1,7 @@
 """Runs on disk: what is saved is what is loaded, damaged files are named, nothing earlier is lost."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -74,6 +76,18 @@ def test_damaged_files_are_named(saved, tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=path.name):
             load_generator(path)
+
+
+def test_weights_that_changed_on_the_disk_are_named_and_a_copy_without_checksum_is_taken(cfg, loud_generator, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    checkpoints.save_generator(path, loud_generator, cfg)
+    copy = shutil.copy(path, tmp_path / "copy.safetensors")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="mine.safetensors is damaged"):
+        checkpoints.load_generator(path)
+    assert checkpoints.load_generator(copy).trained_size == cfg.size
 
 
 @pytest.mark.parametrize(

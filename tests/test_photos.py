@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import dataset, selection
+from helpers import dataset, folders, selection
 
 
 @pytest.fixture
@@ -117,6 +117,9 @@ def fuzz(path, count, seed=0):
         look = selection.look_at(path)
         counts["read" if look["readable"] else "refused"] += 1
         assert look["thumb"].shape == (768,)
+        if look["readable"]:  # then it can be written too, whatever its EXIF data have become
+            job = folders.Job(path, path.with_name("colour.jpg"))
+            assert folders.encoded(selection.read_rgb(path), job, 90).startswith(b"\xff\xd8")
     return counts
 
 

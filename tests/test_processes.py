@@ -66,7 +66,9 @@ def test_one_set_of_metrics_over_all_validation_photos(both, monkeypatch):
 
 def test_only_the_first_process_writes(both):
     (first, second), _ = both
-    assert len(first["saved"]) >= 2 and any(path.endswith("_history.csv.part") for path in first["written"])
+    assert len(first["saved"]) >= 2 and any(
+        "_history.csv." in path and path.endswith(".part") for path in first["written"]
+    )
     assert second["saved"] == [] and second["written"] == []
 
 

@@ -4,11 +4,14 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 import torch
 from hostile import Hostile
+from notebook_tools import PROJECT
 from safetensors.torch import load_file
 from tiny import TinyGenerator
 
@@ -99,6 +102,29 @@ def test_after_a_crash_the_result_is_the_same_bit_for_bit(make, steps, adversari
     again = make(adversarial, checkpoint_minutes=minutes)
     again.fit()
     assert_same(whole, outcome(again))
+
+
+def trained(workspace, kill_at=None):
+    """Train a small warmup in a process of its own; kill it (SIGKILL) when it has left a checkpoint of that number."""
+    env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "PYTHONPATH": str(PROJECT)}
+    fields = ["precision=fp32", "size=32", "res_blocks=0", "batch_size=2", "warmup_epochs=1", "checkpoint_minutes=0.0"]
+    command = [sys.executable, "-m", "helpers.training", "--phase", "warmup", "--set", *fields]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        if kill_at:
+            while not list(workspace.glob(f"runs/smoke/warmup_checkpoints/*{kill_at}.pt")):
+                assert process.poll() is None
+            process.kill()
+        return process.communicate()[0], process.returncode
+
+
+def test_a_process_that_is_killed_goes_on_bit_for_bit(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert trained(whole)[1] == 0
+    assert trained(broken, kill_at=3)[1] == -signal.SIGKILL
+    printed, code = trained(broken)
+    assert code == 0 and "going on with warmup epoch 1/1, after step" in printed
+    weights = [load_file(folder / "runs/smoke/warmup.safetensors") for folder in (whole, broken)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_streamed_photos_are_gone_on_with_in_the_same_order(make):
@@ -212,7 +238,8 @@ def test_a_hostile_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
     path = trainer.checkpoints.folder / "000009.pt"
     path.parent.mkdir(parents=True)
     storage.write_verified(path, lambda temporary: write(Hostile(trace), temporary))
-    assert trainer.checkpoints.latest() is None
+    with pytest.raises(ValueError, match="restart=True"):  # to start over has to be asked for
+        trainer.checkpoints.latest()
     assert "passed over" in capsys.readouterr().out and not trace.exists()
     torch.load(path, weights_only=False) if write is torch.save else pickle.loads(path.read_bytes())
     assert trace.exists()  # it does work where it is let

@@ -91,7 +91,10 @@ def full_size(folder, megapixels=24, view=255):
     photo = selection.read_rgb(dataset.show_photos("")[0])
     cv2.imwrite(str(source), cv2.resize(photo, (round(height * 1.5), height), interpolation=cv2.INTER_CUBIC))
     del photo
-    colorizer = inference.Colorizer(networks.Generator(weights=None))
+    generator = networks.Generator(weights=None)
+    with torch.no_grad():
+        generator.head.weight.mul_(30)  # loud colours, many of them out of gamut: the hard case
+    colorizer = inference.Colorizer(generator)
     colorizer(np.zeros((view, view, 3), np.uint8))  # the first call of a network takes longer
     started = time.perf_counter()
     job = folders.colorize_file(source, source.with_stem("colour"), colorizer, colorizer.options(view=view))
