@@ -83,7 +83,7 @@ def browser():
 def page(browser, address):
     """The page, opened; it must not tell any other machine anything (Gradio 5 asks for a font and a script)."""
     page, asked = browser.new_page(viewport={"width": 1300, "height": 1000}), []
-    page.on("request", asked.append)
+    page.on("request", lambda request: asked.append(request))
     page.goto(address)
     page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
     yield page

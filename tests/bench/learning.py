@@ -104,6 +104,35 @@ def timed_ours(cfg, folder, paths, adversarial, steps):
     return result
 
 
+KINDS = {  # of operations, by a part of their name
+    "convolutions": ("conv",),
+    "batch normalisation": ("batch_norm",),
+    "activations": ("relu", "threshold", "clamp", "tanh", "sigmoid"),
+    "optimiser, clipping, average": ("adam", "foreach", "lerp", "norm"),
+    "copies and casts": ("copy_", "_to_copy", "cat", "fill_", "zero_"),
+}
+
+
+def profile(folder, phase="warmup", steps=3):
+    """Shares of a training step's time by kind of operation, as torch.profiler sees them."""
+    cfg = settings()
+    photos = Photos(Path(folder), write_photos(folder, (steps + UNMEASURED) * cfg.batch_size, cfg.size))
+    trainer = fixed_trainer(cfg, photos, phase == "adversarial")
+    ready = list(trainer.batches)
+    for batch in ready[:UNMEASURED]:
+        trainer.training_step(batch)
+    with torch.profiler.profile() as watched:
+        for batch in ready[UNMEASURED:]:
+            trainer.training_step(batch)
+    spent = {"all": 0.0} | dict.fromkeys(KINDS, 0.0) | {"the rest": 0.0}
+    for operation in watched.key_averages():
+        names = [kind for kind, parts in KINDS.items() if any(part in operation.key.lower() for part in parts)]
+        seconds = max(operation.self_cpu_time_total, operation.self_device_time_total) / 1e6 / steps
+        spent[names[0] if names else "the rest"] += seconds
+        spent["all"] += seconds
+    return {"seconds a step": spent.pop("all")} | {kind: value / sum(spent.values()) for kind, value in spent.items()}
+
+
 def quality(folder, epochs=5, size=64, seeds=3):
     """Validation L1 after the same steps on the same photos from the same first weights: ours, and the report's way.
 

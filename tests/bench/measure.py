@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(Path(__file__).resolve().parent)]
 
 import plain
-from learning import quality, train
+from learning import profile, quality, train
 from materials import Photos, settings, wait, write_photos
 
 from helpers import dataset, folders, inference, metrics, networks, selection, workspace
@@ -126,7 +126,7 @@ def album(folder, way="a folder at once", count=200, size=255):
 def main():
     """Take the measurement that the command line names, and print what was found."""
     task = json.loads(sys.argv[1])
-    known = (train, peak, prepare, duplicates, quality, infer, full_size, album)
+    known = (train, peak, profile, prepare, duplicates, quality, infer, full_size, album)
     measure = {function.__name__: function for function in known}[task.pop("what")]
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
