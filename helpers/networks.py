@@ -22,6 +22,7 @@ def init_weights(module):
             nn.init.zeros_(module.bias)
 
 
+@torch.compiler.disable  # what it compiles to takes the gradient for one of another layout (PyTorch 2.14)
 def pad_to_stride(x):
     """Pad (N, C, H, W) at the right and bottom, repeating the edge, to the next multiple of 32."""
     height, width = x.shape[-2:]

@@ -104,6 +104,19 @@ def test_a_compiled_generator_gives_the_same_losses(cfg, sample_photos):
     pd.testing.assert_frame_equal(plain, compiled, rtol=1e-4)
 
 
+def test_a_compiled_discriminator_gives_the_same_gradients():
+    """Its padding once was compiled to a gradient of another layout: channels_last in, wrong numbers out."""
+    torch.manual_seed(0)
+    L, ab = torch.rand(2, 1, 40, 40), torch.rand(2, 2, 40, 40)
+    discriminator = Discriminator().eval().to(memory_format=torch.channels_last)  # it does not change itself
+    gradients = []
+    for judge in (discriminator, torch.compile(discriminator)):
+        fake = ab.to(memory_format=torch.channels_last).clone().requires_grad_()
+        judge(L, fake).square().sum().backward()
+        gradients.append(fake.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)
+
+
 def test_lab_never_uses_tf32(monkeypatch):
     """On a GPU kornia's Lab is a convolution, which TF32 would round to ten bits; seen by the flag it runs under."""
     seen = []
