@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: tell nobody of the photos
@@ -15,7 +16,8 @@ from helpers import folders, inference, upscaling
 from helpers.selection import read_rgb
 
 PREVIEW = 900  # pixels on the shorter side of what the page shows; the download is of full size
-KEPT = 24 * 3600  # seconds for which uploads and results stay on the disk
+KEPT = 24 * 3600  # seconds for which the page's own copies of uploads and results stay on the disk
+SWEPT = 600  # seconds for which a result stays where it was made
 INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colours are a **guess**: the model paints what was
 likely in the photos it learned from. It cannot know the colour of a dress, a car or a uniform."""
@@ -51,7 +53,10 @@ def colorize_uploads(files, earlier, colorizer, folder, options, progress):
 
     What cannot be read is told on the page, and the others go on.
     """
-    done, known = [], {result["source"]: result for result in earlier}
+    for old in Path(folder).iterdir():  # the page holds copies of what it shows
+        if time.time() - old.stat().st_mtime > SWEPT:
+            shutil.rmtree(old, ignore_errors=True)
+    done, known = [], {result["source"]: result for result in earlier if Path(result["result"]).exists()}
     for file in progress.tqdm(files or [], unit="photos"):
         try:
             done.append(known.get((file, options)) or colorize_upload(file, folder, colorizer, options))
@@ -59,9 +64,6 @@ def colorize_uploads(files, earlier, colorizer, folder, options, progress):
             name = Path(file).name
             told = str(error).replace(file, name)
             gr.Warning(told if name in told else f"{name}: {told}", duration=20)
-    for result in earlier:  # what is no longer shown takes no room
-        if result not in done:
-            shutil.rmtree(Path(result["result"]).parent, ignore_errors=True)
     return done
 
 
