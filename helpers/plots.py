@@ -41,7 +41,8 @@ def grid(rows, titles=None, labels=None, width=1.7):
     """Draw rows of photos. rows: a list of lists of (3, H, W); titles: one per column; labels: one per row."""
     shapes = [as_image(photo).shape for row in rows for photo in row]
     tallest = max(height / width for height, width, *_ in shapes)
-    figure = plt.figure(figsize=(width * max(len(row) for row in rows), width * tallest * len(rows)))
+    height = width * tallest * len(rows) + (0.3 if titles else 0.0)  # room for a line of titles
+    figure = plt.figure(figsize=(width * max(len(row) for row in rows), height))
     fill_grid(figure, rows, titles, labels)
     return figure
 
