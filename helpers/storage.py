@@ -150,17 +150,18 @@ def _lives(holder):
 
 def _refuse_if_alive(note):
     """Raise BlockingIOError if who wrote a note still lives, or may."""
+    try:
+        age = time.time() - note.stat().st_mtime
+    except FileNotFoundError:
+        return  # gone meanwhile
     holder = _holder(note)
-    if holder is None:  # gone, or torn, or just being written
+    if holder is None:  # torn, or just being written
         time.sleep(WRITING)
         holder = _holder(note)
     if not isinstance(holder, dict):
         return  # whoever wrote it died while writing
-    if holder.get("machine") == socket.gethostname():
-        held = _lives(holder)
-    else:
-        held = time.time() - note.stat().st_mtime < STALE
-    if held:
+    here = holder.get("machine") == socket.gethostname()
+    if _lives(holder) if here else age < STALE:
         raise BlockingIOError(
             f"{note.parent} is in use by process {holder.get('process')} on {holder.get('machine')} since "
             f"{holder.get('since')}. Wait for it, or stop it, or train under another name. If it is gone: it counts no "

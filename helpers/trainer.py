@@ -122,8 +122,9 @@ class Trainer(TrainingSteps):
     def checkpoint(self, finished=False):
         """Write all that is needed to go on from here, if it is sound; every process has to call this."""
         if self.logs:
-            self.logs = [*self.accelerator.reduce(torch.stack(self.logs), "mean")]
-            self._logged(torch.stack(self.logs))
+            values = self.accelerator.reduce(torch.stack(self.logs), "mean")  # over the processes
+            self._logged(values)
+            self.logs = [*values]
             self.seconds = time.perf_counter() - self.started
         state = state_of(self, finished)
         if self._is_main:

@@ -10,6 +10,9 @@ KERNELS = {  # of x in pixels of the small image, and how many pixels to either 
     "bilinear": (lambda x: (1 - x.abs()).clamp(min=0), 1),
     "lanczos": (lambda x: torch.sinc(x) * torch.sinc(x / 3) * (x.abs() < 3), 3),
 }
+ENLARGED = 1.25  # from here on the blur is undone; nearer to 1 that would raise noise tenfold, for little
+WAYS = ("auto", "sharp", "smooth", "bilinear")
+CLEAN = 0.65  # grain up to which a prediction is worth sharpening: all of Kodak24's true colours are below it
 
 
 def interpolation(large, small, kernel="lanczos"):
@@ -28,11 +31,6 @@ def averaging(small, large):
     cells = torch.arange(large, dtype=torch.float64)
     covered = torch.minimum(edges[1:, None], cells + 1) - torch.maximum(edges[:-1, None], cells)
     return covered.clamp(min=0) * small / large
-
-
-ENLARGED = 1.25  # from here on the blur is undone; nearer to 1 that would raise noise tenfold, for little
-WAYS = ("auto", "sharp", "smooth", "bilinear")
-CLEAN = 0.65  # grain up to which a prediction is worth sharpening: all of Kodak24's true colours are below it
 
 
 def grain(L, ab):
