@@ -1,14 +1,16 @@
-"""CIELAB and back, the normalised L and ab that the networks see, and colourfulness."""
+"""CIELAB and back, the normalized L and ab that the networks see, and colorfulness."""
 
+from collections.abc import Callable
 from functools import wraps
 
 import torch
 from kornia.color import linear_rgb_to_rgb, rgb_to_lab, xyz_to_rgb
+from torch import Tensor
 
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 
 
-def in_fp32(conversion):
+def in_fp32(conversion: Callable) -> Callable:
     """Let a conversion of tensors run in full fp32: bf16 keeps only 8 bits of a value, TF32 (in convolutions) 10."""
 
     @wraps(conversion)
@@ -21,8 +23,8 @@ def in_fp32(conversion):
 
 
 @in_fp32
-def rgb_to_L_ab(rgb):
-    """Split photos into normalised lightness and chrominance.
+def rgb_to_L_ab(rgb: Tensor) -> tuple[Tensor, Tensor]:
+    """Split photos into normalized lightness and chrominance.
 
     rgb: (N, 3, H, W) in [0, 1], sRGB. Returns L (N, 1, H, W) = L*/50 - 1 and ab (N, 2, H, W) = ab*/128,
     both in [-1, 1], float32 (CIE 1976, white D65).
@@ -31,15 +33,15 @@ def rgb_to_L_ab(rgb):
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
 
 
-def L_ab_to_lab(L, ab):
-    """Join normalised L (N, 1, H, W) and ab (N, 2, H, W) to CIE units: L* in [0, 100], a* and b* in [-128, 128]."""
+def L_ab_to_lab(L: Tensor, ab: Tensor) -> Tensor:
+    """Join normalized L (N, 1, H, W) and ab (N, 2, H, W) to CIE units: L* in [0, 100], a* and b* in [-128, 128]."""
     return torch.cat([(L + 1) * 50, ab * 128], dim=1)
 
 
-def lab_to_xyz(lab):
+def lab_to_xyz(lab: Tensor) -> Tensor:
     """Turn lab (N, 3, H, W) in CIE units into XYZ (N, 3, H, W), white at D65 (CIE 1976).
 
-    By hand, because kornia's lab_to_rgb cuts off the gradient of b* where a colour is dark and far too yellow.
+    By hand, because kornia's lab_to_rgb cuts off the gradient of b* where a color is dark and far too yellow.
     """
     L, a, b = lab.unbind(1)
     y = (L + 16) / 116
@@ -49,15 +51,15 @@ def lab_to_xyz(lab):
 
 
 @in_fp32
-def L_ab_to_raw_rgb(L, ab):
-    """Turn normalised L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a colour is out of gamut."""
+def L_ab_to_raw_rgb(L: Tensor, ab: Tensor) -> Tensor:
+    """Turn normalized L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a color is out of gamut."""
     return linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
 
 
-def L_ab_to_rgb(L, ab):
-    """Turn normalised L and ab into photos, differentiably.
+def L_ab_to_rgb(L: Tensor, ab: Tensor) -> Tensor:
+    """Turn normalized L and ab into photos, differentiably.
 
-    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]. Returns rgb (N, 3, H, W) in [0, 1], float32. Colours out
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]. Returns rgb (N, 3, H, W) in [0, 1], float32. Colors out
     of gamut are clipped, and the gradient passes the clip as if it were not there: a plain clip has no
     gradient outside, and the generator could never come back (the straight-through estimator, Bengio
     et al. 2013).
@@ -66,21 +68,21 @@ def L_ab_to_rgb(L, ab):
     return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
 
 
-def ab_of(photos):
+def ab_of(photos: Tensor) -> Tensor:
     """Return the ab channels (N, 2, H, W) of uint8 photos (N, 3, H, W), in CIE units, a few photos at a time."""
     return torch.cat([rgb_to_L_ab(part.float() / 255)[1] * 128 for part in photos.split(64)])
 
 
-def to_8bit(rgb):
+def to_8bit(rgb: Tensor) -> Tensor:
     """Round photos (N, 3, H, W) to what an 8-bit file holds: in [0, 1], in steps of 1/255."""
     return (rgb.clamp(0, 1) * 255).round() / 255
 
 
-def colourfulness(rgb):
-    """Measure how colourful photos are (Hasler and Suesstrunk 2003, signed opponents).
+def colorfulness(rgb: Tensor) -> Tensor:
+    """Measure how colorful photos are (Hasler and Suesstrunk 2003, signed opponents).
 
-    rgb: (N, 3, H, W) in [0, 1]. Returns (N,) on the scale of 8-bit values: 0 is grey, about 15 slightly,
-    45 averagely, 80 highly colourful.
+    rgb: (N, 3, H, W) in [0, 1]. Returns (N,) on the scale of 8-bit values: 0 is gray, about 15 slightly,
+    45 averagely, 80 highly colorful.
     """
     red, green, blue = (rgb.float() * 255).flatten(2).unbind(1)
     opponents = torch.stack([red - green, (red + green) / 2 - blue])

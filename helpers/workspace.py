@@ -5,9 +5,11 @@ import os
 import random
 import sys
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +18,18 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from IPython.display import Code
 
+from helpers.config import Config
+
 PROJECT = Path(__file__).resolve().parent.parent
 DRIVE = Path("/content/drive/MyDrive")
 
 
-def on_colab():
+def on_colab() -> bool:
     """Say whether this Python runs on Google Colab."""
     return "google.colab" in sys.modules
 
 
-def root():
+def root() -> Path:
     """Return the folder for results that must outlive the machine.
 
     `COLORIZE_WORKSPACE` names it. Without that it is `colorization/` on a mounted Google Drive,
@@ -35,7 +39,7 @@ def root():
     """
     named = os.environ.get("COLORIZE_WORKSPACE")
     drive = on_colab() and DRIVE.is_dir()
-    if on_colab() and named and DRIVE.parent in Path(named).parents and not DRIVE.is_dir():
+    if on_colab() and named and DRIVE.parent in Path(named).parents and not drive:
         raise OSError(
             f"{named} is on Google Drive, which is not mounted: run drive.mount({str(DRIVE.parent)!r}) first."
         )
@@ -50,15 +54,22 @@ def root():
     return path.resolve()
 
 
-def local(*parts):
-    """Return a folder on this machine's own disk, where prepared photos go: Drive is slow for many files."""
-    base = Path("/content") if on_colab() and not os.environ.get("COLORIZE_WORKSPACE") else root()
-    path = base.joinpath("data", *parts)
+def folder(name: str) -> Path:
+    """Return the folder `name` of the workspace, made if absent: runs, figures or tables."""
+    path = root() / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def ask_for_photos():
+def local(name: str) -> Path:
+    """Return a folder on this machine's own disk, where prepared photos go: Drive is slow for many files."""
+    base = Path("/content") if on_colab() and not os.environ.get("COLORIZE_WORKSPACE") else root()
+    path = base / "data" / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def ask_for_photos() -> str:
     """On Colab, ask for photos to upload and return the folder they are in; "" elsewhere, or when there were none."""
     if not on_colab():
         return ""
@@ -70,26 +81,19 @@ def ask_for_photos():
     return str(place) if uploaded else ""
 
 
-def folder(name):
-    """Return the folder `name` of the workspace, made if absent: runs, figures or tables."""
-    path = root() / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def seed_everything(seed):
-    """Seed Python, NumPy and PyTorch, all devices, with the integer `seed`."""
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, all devices."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-def cores():
+def cores() -> int:
     """Return how many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_parallel(function, items, ahead=64):
+def in_parallel(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
     """Yield function(item) for each item, in order, computed by threads on all cores at most `ahead` items ahead.
 
     Threads, for OpenCV lets them run side by side, and its own do not survive the fork that processes start with.
@@ -103,7 +107,7 @@ def in_parallel(function, items, ahead=64):
             yield result
 
 
-def native_precision():
+def native_precision() -> str:
     """Return the fastest precision that this machine has in hardware: "bf16", "fp16" or "no" (fp32).
 
     A T4 emulates bf16, slowly, and PyTorch calls that supported unless it is asked not to count it.
@@ -112,12 +116,12 @@ def native_precision():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if torch.backends.mps.is_available():
         return "no"
-    probe = getattr(torch.cpu, "get_capabilities", dict)()
-    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return "bf16" if probe.get("avx512_bf16") or probe.get("amx_bf16") or asked() else "no"
+    found = getattr(torch.cpu, "get_capabilities", dict)()
+    older = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") or older() else "no"
 
 
-def make_accelerator(precision="auto"):
+def make_accelerator(precision: str = "auto") -> Accelerator:
     """Return the accelerate object that places networks and runs them in the given precision.
 
     `precision` is "auto" (what the hardware has), "fp32", "bf16" or "fp16".
@@ -134,14 +138,14 @@ def make_accelerator(precision="auto"):
     return Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
 
 
-def describe(accelerator, cfg):
+def describe(accelerator: Accelerator, cfg: Config) -> None:
     """Print the machine, the precision, the seed and where results go."""
     device = accelerator.device
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    print(f"profile    {cfg.profile}, run {cfg.run!r}, seed {cfg.seed}")
     print(f"device     {device.type} ({name}), PyTorch {torch.__version__}")
     print(f"precision  {precision}; losses, Lab and metrics in fp32")
-    print(f"seed       {cfg.seed}")
     print(f"workspace  {root()}")
     if on_colab() and DRIVE not in root().parents:
         print("note       the workspace goes when this machine goes; mount Google Drive first, to keep it")
@@ -150,6 +154,6 @@ def describe(accelerator, cfg):
         print("           COLORIZE_PROFILE=laptop before the notebook starts")
 
 
-def source(*things):
+def source(*things: Any) -> Code:
     """Return the source of functions or classes of the helpers as one highlighted display."""
     return Code("\n\n".join(inspect.getsource(thing).rstrip() for thing in things), language="python")

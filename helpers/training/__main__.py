@@ -3,21 +3,27 @@
 import argparse
 import ast
 import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from helpers import dataset, workspace
-from helpers.batches import augmentations
-from helpers.checkpoints import warmup_of
+from helpers import workspace
 from helpers.config import Config
-from helpers.losses import LossTerm, Perceptual, l1_loss, report_terms
-from helpers.networks import Discriminator, Generator
-from helpers.trainer import Trainer
+from helpers.data import dataset
+from helpers.data.batches import augmentations
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
+from helpers.runs.run import warmup_of
+from helpers.training.losses import LossTerm, Perceptual, generator_terms, l1_loss
+from helpers.training.trainer import Trainer
 
 
-def train(cfg, phases=("warmup", "adversarial"), make_terms=report_terms):
+def train(
+    cfg: Config, phases: Sequence[str] = ("warmup", "adversarial"), make_terms: Callable = generator_terms
+) -> None:
     """Train phases as notebooks 03 and 04 do, with every process that accelerate has started.
 
     make_terms: a function of `cfg` and a `Perceptual` that returns the adversarial phase's loss terms. A step takes
-    `cfg.batch_size` photos on each process. Raises as `dataset.prepare` and `checkpoints.warmup_of` do.
+    `cfg.batch_size` photos on each process. Raises as `dataset.prepare` and `warmup_of` do.
     """
     accelerator = workspace.make_accelerator(cfg.precision)
     workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
@@ -34,7 +40,7 @@ def train(cfg, phases=("warmup", "adversarial"), make_terms=report_terms):
         Trainer(cfg, accelerator, *parts, start=start.name if start else None).fit()
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Train from the command line: `accelerate launch -m helpers.training`."""
     parser = argparse.ArgumentParser(description="Train on as many devices as `accelerate launch` is told.")
     parser.add_argument("--profile", help="paper, laptop or smoke")
@@ -47,7 +53,7 @@ def main(arguments=None):
     train(cfg, [options.phase] if options.phase else ("warmup", "adversarial"))
 
 
-def _parse(item):
+def _parse(item: str) -> tuple[str, Any]:
     """Split "batch_size=16" into name and value; what is no Python value is text."""
     name, _, text = item.partition("=")
     try:

@@ -1,13 +1,17 @@
 """Pictures of photos: grids, Lab channels, ab histograms, galleries, maps. Knows tensors and tables, not training."""
 
 import base64
+import io
 
-import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 from IPython.display import HTML
 from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure, SubFigure
+from PIL import Image
+from torch import Tensor
 
 from helpers import workspace
 from helpers.color import L_ab_to_lab, L_ab_to_rgb, ab_of, rgb_to_L_ab
@@ -15,7 +19,7 @@ from helpers.color import L_ab_to_lab, L_ab_to_rgb, ab_of, rgb_to_L_ab
 AB_RANGE = 80  # CIE units: what the ab histograms show
 
 
-def as_image(photo):
+def as_image(photo: Tensor | np.ndarray) -> np.ndarray:
     """Turn a photo (3, H, W) or map (1, H, W), uint8 or in [0, 1], into what matplotlib shows: (H, W, 3) or (H, W).
 
     An array (H, W, 3) is that already.
@@ -27,7 +31,7 @@ def as_image(photo):
     return image.permute(1, 2, 0).squeeze(-1).numpy()
 
 
-def finish(figure, name=None):
+def finish(figure: Figure, name: str | None = None) -> Figure:
     """Lay out a figure, save it as `figures/<name>.png` of the workspace if named, and return it closed."""
     if figure.get_layout_engine() is None:
         figure.set_layout_engine("tight")
@@ -37,7 +41,9 @@ def finish(figure, name=None):
     return figure
 
 
-def grid(rows, titles=None, labels=None, width=1.7):
+def grid(
+    rows: list[list], titles: list[str] | None = None, labels: list[str] | None = None, width: float = 1.7
+) -> Figure:
     """Draw rows of photos. rows: a list of lists of (3, H, W); titles: one per column; labels: one per row."""
     shapes = [as_image(photo).shape for row in rows for photo in row]
     tallest = max(height / width for height, width, *_ in shapes)
@@ -47,7 +53,9 @@ def grid(rows, titles=None, labels=None, width=1.7):
     return figure
 
 
-def fill_grid(figure, rows, titles=None, labels=None):
+def fill_grid(
+    figure: Figure | SubFigure, rows: list[list], titles: list[str] | None = None, labels: list[str] | None = None
+) -> None:
     """Fill a figure or subfigure with rows of photos, as `grid` does."""
     axes = figure.subplots(len(rows), max(len(row) for row in rows), squeeze=False)
     for i, row in enumerate(rows):
@@ -62,7 +70,7 @@ def fill_grid(figure, rows, titles=None, labels=None):
                 axis.set_ylabel(labels[i], fontsize=9)
 
 
-def photos(tensor, titles=None, columns=8, name=None):
+def photos(tensor: Tensor, titles: list[str] | None = None, columns: int = 8, name: str | None = None) -> Figure:
     """Show photos (N, 3, H, W) in a grid, in their order."""
     rows = [list(part) for part in tensor.split(columns)]
     figure = grid(rows, width=1.6)
@@ -72,40 +80,28 @@ def photos(tensor, titles=None, columns=8, name=None):
     return finish(figure, name)
 
 
-def strips(named, count=8, name=None):
+def strips(named: dict[str, Tensor], count: int = 8, name: str | None = None) -> Figure:
     """Show named sets of the same photos one above the other. named: a dict of label -> photos (N, 3, H, W)."""
     rows = [list(tensor[:count]) for tensor in named.values()]
     return finish(grid(rows, labels=list(named)), name)
 
 
-def greyed(photos):
-    """Return photos (N, 3, H, W), uint8 or in [0, 1], without colour, in [0, 1]: what the generator sees."""
+def grayed(photos: Tensor) -> Tensor:
+    """Return photos (N, 3, H, W), uint8 or in [0, 1], without color, in [0, 1]: what the generator sees."""
     rgb = photos.float() / 255 if photos.dtype == torch.uint8 else photos
     L, ab = rgb_to_L_ab(rgb)
     return L_ab_to_rgb(L, torch.zeros_like(ab))
 
 
-def lab_channels(photo, name=None):
+def lab_channels(photo: Tensor, name: str | None = None) -> Figure:
     """Show a photo (3, H, W), uint8, and its L, a and b channels with their ranges in CIE units."""
-    lab = L_ab_to_lab(*rgb_to_L_ab(photo[None].float() / 255))[0]
-    figure, axes = plt.subplots(1, 4, figsize=(13, 3.2))
-    axes[0].imshow(as_image(photo))
-    axes[0].set_title("rgb")
-    styles = (
-        ("L* (lightness)", "gray", 0, 100),
-        ("a* (green to red)", "PiYG_r", -60, 60),
-        ("b* (blue to yellow)", "cividis", -60, 60),
-    )
-    for axis, channel, (title, colours, low, high) in zip(axes[1:], lab, styles, strict=True):
-        picture = axis.imshow(channel.numpy(), cmap=colours, vmin=low, vmax=high)
-        axis.set_title(f"{title}: {channel.min():.0f} to {channel.max():.0f}", fontsize=10)
-        figure.colorbar(picture, ax=axis, fraction=0.046)
-    for axis in axes:
-        axis.axis("off")
-    return finish(figure, name)
+    channels = L_ab_to_lab(*rgb_to_L_ab(photo[None].float() / 255))[0]
+    titles = ("L* (lightness)", "a* (green to red)", "b* (blue to yellow)")
+    maps = {f"{title}: {c.min():.0f} to {c.max():.0f}": c for title, c in zip(titles, channels, strict=True)}
+    return heat({"rgb": as_image(photo)} | maps, name, cmaps=(None, "gray", "PiYG_r", "cividis"))
 
 
-def ab_histograms(named, name=None):
+def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> Figure:
     """Show where in the ab plane the pixels of photo sets lie, on a logarithmic scale.
 
     named: a dict of title -> uint8 photos (N, 3, H, W). Each title gets the share of pixels with a chroma below 10.
@@ -113,80 +109,76 @@ def ab_histograms(named, name=None):
     figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False)
     for axis, (title, tensor) in zip(axes[0], named.items(), strict=True):
         a, b = ab_of(tensor).permute(1, 0, 2, 3).flatten(1).numpy()
-        near_grey = float((np.hypot(a, b) < 10).mean())
+        near_gray = float((np.hypot(a, b) < 10).mean())
         bins = np.linspace(-AB_RANGE, AB_RANGE, 81)
         counts, *_ = np.histogram2d(a, b, bins=bins)
         axis.pcolormesh(bins, bins, counts.T / counts.sum(), norm=LogNorm(1e-6, 1e-1), cmap="magma")
         axis.axhline(0, color="white", lw=0.5)
         axis.axvline(0, color="white", lw=0.5)
-        axis.set(title=f"{title}\n{near_grey:.0%} of pixels nearly grey", xlabel="a*", ylabel="b*", aspect="equal")
+        axis.set(title=f"{title}\n{near_gray:.0%} of pixels nearly gray", xlabel="a*", ylabel="b*", aspect="equal")
         axis.set_facecolor("black")
     return finish(figure, name)
 
 
-def gallery(truth, colorized, titles, name=None):
-    """Show photos as grey, ours, truth and error map, one below the other, a column for each photo.
+def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | None = None) -> Figure:
+    """Show photos as gray, ours, truth and error map, one below the other, a column for each photo.
 
     truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, white at 40 and above.
     """
     rgb, ours = truth.float() / 255, colorized.float() / 255
     error = (ab_of(truth) - ab_of(colorized)).norm(dim=1, keepdim=True) / 40
     heat = torch.from_numpy(plt.get_cmap("inferno")(error[:, 0].clamp(0, 1).numpy())[..., :3]).permute(0, 3, 1, 2)
-    rows = [list(greyed(rgb)), list(ours), list(rgb), list(heat)]
-    return finish(grid(rows, titles, ["grey", "ours", "truth", "ab error"]), name)
+    rows = [list(grayed(rgb)), list(ours), list(rgb), list(heat)]
+    return finish(grid(rows, titles, ["gray", "ours", "truth", "ab error"]), name)
 
 
-def patch_map(photo, logits, name=None):
+def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> Figure:
     """Show a photo (3, H, W) and over it the discriminator's patch map (1, h, w), as probabilities of "real"."""
     probability = torch.sigmoid(logits.detach().float())[0]
-    height, width = photo.shape[-2:]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4))
-    axes[0].imshow(as_image(photo))
-    axes[1].imshow(as_image(photo))
-    picture = axes[1].imshow(probability, cmap="RdYlGn", alpha=0.6, vmin=0, vmax=1, extent=(0, width, height, 0))
-    figure.colorbar(picture, ax=axes[1], label='probability of "real"')
-    axes[1].set_title(f"{probability.shape[0]}x{probability.shape[1]} verdicts")
-    for axis in axes:
+    size = "x".join(map(str, probability.shape))
+    figure = heat({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
+    axis = figure.axes[1]
+    axis.images[0].set(cmap="RdYlGn", clim=(0, 1), alpha=0.6, extent=(0, photo.shape[2], photo.shape[1], 0))
+    axis.imshow(as_image(photo), zorder=-1)
+    return finish(figure, name)
+
+
+def heat(maps: dict[str, Tensor | np.ndarray], name: str | None = None, cmaps: tuple | None = None) -> Figure:
+    """Show maps (H, W) beside each other, each with a color bar, and photos (H, W, 3) as they are; by title."""
+    figure, axes = plt.subplots(1, len(maps), figsize=(4.0 * len(maps), 3.4), squeeze=False)
+    for axis, (title, values), cmap in zip(axes[0], maps.items(), cmaps or ["viridis"] * len(maps), strict=True):
+        picture = axis.imshow(values, cmap=cmap)
+        axis.set_title(title, fontsize=9)
         axis.axis("off")
+        if values.ndim == 2:
+            figure.colorbar(picture, ax=axis, fraction=0.046)
     return finish(figure, name)
 
 
-def heat(maps, name=None):
-    """Show maps beside each other, each with a colour bar. maps: a dict of title -> (H, W)."""
-    figure, axes = plt.subplots(1, len(maps), figsize=(4.2 * len(maps), 3.6), squeeze=False)
-    for axis, (title, values) in zip(axes[0], maps.items(), strict=True):
-        figure.colorbar(axis.imshow(values, cmap="viridis"), ax=axis, fraction=0.046)
-        axis.set_title(title, fontsize=10)
-    return finish(figure, name)
-
-
-def hue_bars(table, name=None):
-    """Show how much of each hue's colour survives; table: `metrics.hue_report`'s. Bars wear the hue they speak of."""
+def hue_bars(table: pd.DataFrame, name: str | None = None) -> Figure:
+    """Show how much of each hue's color survives; table: `metrics.hue_report`'s. Bars wear the hue they speak of."""
     colorizers = [column for column in table if column != "share of pixels"]
     figure, axes = plt.subplots(1, len(colorizers), figsize=(5.5 * len(colorizers), 3.2), sharey=True, squeeze=False)
     angles = torch.deg2rad(torch.tensor(table.index.to_numpy(), dtype=torch.float32))
     ab = torch.stack([angles.cos(), angles.sin()]).T.view(-1, 2, 1, 1) * 45 / 128
-    colours = L_ab_to_rgb(torch.full((len(ab), 1, 1, 1), 0.2), ab)[:, :, 0, 0].numpy()
+    colors = L_ab_to_rgb(torch.full((len(ab), 1, 1, 1), 0.2), ab)[:, :, 0, 0].numpy()
     for axis, colorizer in zip(axes[0], colorizers, strict=True):
-        axis.bar(table.index, table[colorizer], width=24, color=colours, edgecolor="0.4")
+        axis.bar(table.index, table[colorizer], width=24, color=colors, edgecolor="0.4")
         axis.axhline(1, color="0.5", ls="--", lw=1)
         axis.set(title=colorizer, xlabel="hue of the truth (degrees in the ab plane)", xticks=table.index[::2])
-    axes[0][0].set_ylabel("share of the colour that is there")
+    axes[0][0].set_ylabel("share of the color that is there")
     return finish(figure, name)
 
 
-def slider(before, after, width=640):
+def slider(before: np.ndarray, after: np.ndarray, width: int = 640) -> HTML:
     """Show two photos (H, W, 3) uint8 of one size, the second over the first, with a slider between them.
 
     The display is self-contained: it works in a saved notebook and in a static export too.
     """
-    share = min(1.0, width / before.shape[1])
-    size = round(before.shape[1] * share), round(before.shape[0] * share)
-    sources = []
+    sources, size = [], (min(width, before.shape[1]), round(min(1, width / before.shape[1]) * before.shape[0]))
     for photo in (before, after):
-        small = cv2.cvtColor(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-        jpeg = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-        sources.append("data:image/jpeg;base64," + base64.b64encode(jpeg).decode())
+        Image.fromarray(photo).resize(size).save(file := io.BytesIO(), "JPEG", quality=90)
+        sources.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
     move = "this.previousElementSibling.lastElementChild.style.clipPath='inset(0 0 0 '+this.value+'%)'"
     return HTML(
         f'<div style="width:{size[0]}px"><div style="position:relative;height:{size[1]}px">'

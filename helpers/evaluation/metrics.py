@@ -1,13 +1,16 @@
-"""PSNR, SSIM, LPIPS, L1 and colourfulness of colorized photos as the user gets them; baselines; tables."""
+"""PSNR, SSIM, LPIPS, L1 and colorfulness of colorized photos as the user gets them; baselines; tables."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from skimage.metrics import structural_similarity
+from torch import Tensor, nn
 
-from helpers.batches import Batches
-from helpers.color import L_ab_to_rgb, ab_of, colourfulness, rgb_to_L_ab, to_8bit
+from helpers.color import L_ab_to_rgb, ab_of, colorfulness, rgb_to_L_ab, to_8bit
+from helpers.data.batches import Batches
 
 REPORT = pd.DataFrame(
     {"PSNR mean": [22.53], "PSNR best": [30.96], "SSIM mean": [0.9162], "SSIM best": [0.933]},
@@ -16,33 +19,33 @@ REPORT = pd.DataFrame(
 HIGHER_IS_BETTER = {"PSNR": True, "SSIM": True, "L1": False, "LPIPS": False}
 
 
-def psnr(rgb, truth):
+def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each photo in dB; rgb and truth (N, 3, H, W) in [0, 1]."""
     return -10 * (rgb - truth).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
 
 
-def ssim(rgb, truth):
+def ssim(rgb: Tensor, truth: Tensor) -> list[float]:
     """Return each photo's structural similarity (Wang et al. 2004), a list; both (N, 3, H, W) in [0, 1]."""
     pairs = zip(rgb.cpu().numpy(), truth.cpu().numpy(), strict=True)
     return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0)) for a, b in pairs]
 
 
-def ab_error(rgb, truth):
+def ab_error(rgb: Tensor, truth: Tensor) -> Tensor:
     """Return the mean |ab - ab'| of each photo, in the [-1, 1] scale; both (N, 3, H, W) in [0, 1]."""
     return (rgb_to_L_ab(rgb)[1] - rgb_to_L_ab(truth)[1]).abs().mean((1, 2, 3))
 
 
-def measure(rgb, truth, perceptual=None, with_ssim=True):
+def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, with_ssim: bool = True) -> pd.DataFrame:
     """Return a table of metrics, one row a photo.
 
     rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
-    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colourfulness, truth (the truth's colourfulness).
+    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness, truth (the truth's colorfulness).
     """
     rgb = to_8bit(rgb)
     columns = {"L1": ab_error(rgb, truth), "PSNR": psnr(rgb, truth)}
     if perceptual is not None:
         columns["LPIPS"] = perceptual(rgb, truth)
-    columns |= {"colourfulness": colourfulness(rgb), "truth": colourfulness(truth)}
+    columns |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
     table = pd.DataFrame({name: values.detach().cpu().double().numpy() for name, values in columns.items()})
     if with_ssim:
         table.insert(2, "SSIM", ssim(rgb, truth))
@@ -50,7 +53,9 @@ def measure(rgb, truth, perceptual=None, with_ssim=True):
 
 
 @torch.no_grad()
-def colorize_all(colorize, photos, device="cpu", batch_size=16):
+def colorize_all(
+    colorize: Callable[[Tensor], Tensor], photos: Tensor, device: torch.device | str = "cpu", batch_size: int = 16
+) -> Tensor:
     """Colorize photos from their lightness alone; returns uint8 (N, 3, H, W) on the CPU.
 
     colorize: a function of L (N, 1, H, W), such as a generator in evaluation mode, that returns ab (N, 2, H, W).
@@ -61,26 +66,33 @@ def colorize_all(colorize, photos, device="cpu", batch_size=16):
 
 
 @torch.no_grad()
-def measure_all(colorized, photos, perceptual=None, device="cpu", with_ssim=True, batch_size=16):
+def measure_all(
+    colorized: Tensor,
+    photos: Tensor,
+    perceptual: nn.Module | None = None,
+    device: torch.device | str = "cpu",
+    with_ssim: bool = True,
+    batch_size: int = 16,
+) -> pd.DataFrame:
     """Return `measure`'s table for uint8 photos (N, 3, H, W) in batches."""
     pairs = zip(colorized.split(batch_size), photos.split(batch_size), strict=True)
     tables = [measure(a.to(device) / 255, b.to(device) / 255, perceptual, with_ssim) for a, b in pairs]
     return pd.concat(tables, ignore_index=True)
 
 
-def grey(L):
-    """Colorize with no colour at all: ab = 0. The first of two baselines that a model has to beat."""
+def gray(L: Tensor) -> Tensor:
+    """Colorize with no color at all: ab = 0. The first of two baselines that a model has to beat."""
     return torch.zeros_like(L).repeat(1, 2, 1, 1)
 
 
-def mean_colour(photos):
-    """Return the second baseline: a function of L that paints all in the mean ab of uint8 photos (N, 3, H, W)."""
+def mean_color(photos: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the second baseline: a function of L that gives every pixel the mean ab of uint8 photos (N, 3, H, W)."""
     mean = torch.stack([batch.ab.mean((0, 2, 3)) for batch in Batches(photos, 1)]).mean(0)
     return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
 
 
-def summary(tables):
-    """Return a row per colorizer: mean, median, best, worst of each metric, and colourfulness as a share of truth's.
+def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return a row per colorizer: mean, median, best, worst of each metric, and colorfulness as a share of truth's.
 
     tables: a dict of name -> `measure` table.
     """
@@ -91,48 +103,46 @@ def summary(tables):
             ordered = np.sort(table[metric])[:: -1 if HIGHER_IS_BETTER[metric] else 1]
             row |= {f"{metric} mean": table[metric].mean(), f"{metric} median": table[metric].median()}
             row |= {f"{metric} best": ordered[0], f"{metric} worst": ordered[-1]}
-        row["colourfulness"] = table["colourfulness"].mean()
-        row["of truth"] = table["colourfulness"].mean() / table["truth"].mean()
+        row["colorfulness"] = table["colorfulness"].mean()
+        row["of truth"] = table["colorfulness"].mean() / table["truth"].mean()
         rows[name] = row
     return pd.DataFrame(rows).T
 
 
-def near_edges(ab, threshold=8.0, reach=3):
-    """Return where (N, H, W) a colour edge is within `reach` pixels: ab (N, 2, H, W) changes by over `threshold`."""
+def near_edges(ab: Tensor, threshold: float = 8.0, reach: int = 3) -> Tensor:
+    """Return where (N, H, W) a color edge is within `reach` pixels: ab (N, 2, H, W) changes by over `threshold`."""
     return F.max_pool2d((contrast(ab) > threshold).float(), 2 * reach + 1, 1, reach) > 0
 
 
-def contrast(ab):
+def contrast(ab: Tensor) -> Tensor:
     """Return how much ab (N, 2, H, W) changes from a pixel to the next: (N, H, W)."""
     return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
 
 
-def edge_report(colorized, photos, threshold=8.0, reach=3):
-    """Say, photo by photo, how colours behave at the truth's colour edges: do they bleed across?
+def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach: int = 3) -> pd.DataFrame:
+    """Say, photo by photo, how colors behave at the truth's color edges: do they bleed across?
 
     colorized, photos: uint8 (N, 3, H, W). An edge is where ab changes by more than `threshold` CIE units from a pixel
     to the next; what lies within `reach` pixels of one is near. Columns: mean ab error near edges and elsewhere (CIE
-    units), and the share of the truth's colour contrast across edges that is there: 1 is sharp, 0 all washed out.
+    units), and the share of the truth's color contrast across edges that is there: 1 is sharp, 0 all washed out.
     """
     truth, ours = ab_of(photos), ab_of(colorized)
     there, kept = contrast(truth), contrast(ours)
     edge, near = there > threshold, near_edges(truth, threshold, reach)
     error = (truth - ours).norm(dim=1)
 
-    def mean(values, where):
-        return (values * where).sum((1, 2)) / where.sum((1, 2))
-
-    columns = {"error near edges": mean(error, near), "error elsewhere": mean(error, ~near)}
-    columns["edge contrast kept"] = mean(kept, edge) / mean(there, edge)
+    means = [(values * where).sum((1, 2)) / where.sum((1, 2)) for values, where in ((error, near), (error, ~near))]
+    columns = {"error near edges": means[0], "error elsewhere": means[1]}
+    columns["edge contrast kept"] = (kept * edge).sum((1, 2)) / (there * edge).sum((1, 2))
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
 
 
-def hue_report(named, photos, bins=12, least=10.0):
-    """Say, hue by hue, how much of the truth's colour is there: which colours go grey?
+def hue_report(named: dict[str, Tensor], photos: Tensor, bins: int = 12, least: float = 10.0) -> pd.DataFrame:
+    """Say, hue by hue, how much of the truth's color is there: which colors go gray?
 
     named: a dict of name -> uint8 photos (N, 3, H, W); photos: the truth. Pixels of a chroma of at least `least` CIE
     units are sorted by the truth's hue; the value is the mean predicted ab along the truth's own direction over the
-    truth's chroma: 1 is full colour, 0 grey, below 0 the opposite colour.
+    truth's chroma: 1 is full color, 0 gray, below 0 the opposite color.
     """
     truth = ab_of(photos)
     chroma = truth.norm(dim=1)

@@ -1,0 +1,1 @@
+"""Photos: reading, selecting, preparing, and the batches of an epoch."""

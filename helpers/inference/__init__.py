@@ -1,0 +1,1 @@
+"""Colorizing photos of any kind at their own size."""

@@ -1,0 +1,39 @@
+"""Colorize a photo or a folder from the command line: `python -m helpers.inference IN OUT`."""
+
+import argparse
+from pathlib import Path
+
+from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.folder import JPEG, colorize_file, colorize_folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Colorize what the command line names."""
+    parser = argparse.ArgumentParser(description="Colorize a photo, or a folder of photos, at their own size.")
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("target", type=Path, metavar="OUT")
+    parser.add_argument("--weights", help="a generator; without it, that of the run that was trained last")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG files, 1 to 100")
+    parser.add_argument("--format", choices=("jpeg", "png"), default="", help="without it, each photo keeps its own")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored photo's prediction")
+    for name, kind in (("input-size", int), ("saturation", float), ("denoise", float), ("contrast", float)):
+        parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name.replace("-", "_")))
+    given = vars(parser.parse_args(arguments))
+    source, target, weights, quality, file_format = map(given.pop, ("source", "target", "weights", "quality", "format"))
+    try:
+        if source.is_dir():
+            colorize_folder(source, target, Colorizer(weights), quality, file_format, **given)
+            return
+        if target.suffix.lower() not in (*JPEG, ".png"):
+            raise ValueError(f"{target}: name a file that ends in .jpg or .png")
+        if target.exists():
+            raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
+        colorizer = Colorizer(weights)
+        print(f"weights: {colorizer}")
+        colorize_file(source, target, colorizer, colorizer.options(**given), quality)
+    except (OSError, ValueError, NameError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

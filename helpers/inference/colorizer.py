@@ -1,0 +1,134 @@
+"""Colorizing one photo of any kind and size, at its own size."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helpers import workspace
+from helpers.color import rgb_to_L_ab
+from helpers.config import bounded, check_fields
+from helpers.data.photos import reduced, to_rgb, to_tensor
+from helpers.inference.upscaling import enlarger, to_photo
+from helpers.runs.run import find_run
+from helpers.runs.weights import load_generator
+
+STRIP = 2**19  # pixels that are colored at a time: memory does not grow with the photo
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a photo is colorized; the defaults are the plain way. Raises ValueError for a value that is not possible."""
+
+    input_size: int | None = bounded(None, 32, 2048)  # shorter side of what the network sees; None: as it was trained
+    saturation: float = bounded(1.0, 0, 5)  # times the predicted chroma
+    flip: bool = False  # average the prediction with that of the mirrored photo
+    denoise: float = bounded(0.0, 0, 30)  # strength of OpenCV's non-local means before
+    contrast: float = bounded(0.0, 0, 40)  # limit of OpenCV's CLAHE before; 2 is some
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
+    """Return a photo (H, W, 3) with less noise and more contrast, as far as the options say; then it is gray."""
+    if not options.denoise and not options.contrast:
+        return rgb
+    L = np.ascontiguousarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[..., 0])
+    if options.denoise:
+        L = cv2.fastNlMeansDenoising(L, None, options.denoise)
+    if options.contrast:
+        L = cv2.createCLAHE(options.contrast, (8, 8)).apply(L)
+    return cv2.cvtColor(np.dstack([L, np.full_like(L, 128), np.full_like(L, 128)]), cv2.COLOR_LAB2RGB)
+
+
+def preprocess(photo: Any, options: Options) -> tuple[np.ndarray, Tensor]:
+    """Return any photo as uint8 (H, W, 3), restored, and the L (1, 1, h, w) that the network sees of it."""
+    rgb = restore(to_rgb(photo), options)
+    return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0]
+
+
+def in_half(generator: nn.Module, precision: str) -> nn.Module:
+    """Keep the weights of a generator's convolutions as "bf16" or "fp16" at once; autocast would do it at each call."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    for module in generator.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(kind)
+    return generator
+
+
+class Colorizer:
+    """A generator, ready to colorize photos on this machine in its own precision.
+
+    generator: a network, or the path of its weights; None for those of the run that was trained last.
+    Raises FileNotFoundError when there are none, ValueError for a file that holds something else.
+    """
+
+    weights = None
+
+    def __init__(self, generator: nn.Module | Path | str | None = None, precision: str = "auto"):
+        self.accelerator = workspace.make_accelerator(precision)
+        if not isinstance(generator, nn.Module):
+            self.weights = Path(generator or latest_weights())
+            generator = in_half(load_generator(self.weights), self.accelerator.mixed_precision)
+        self.input_size = getattr(generator, "trained_size", None) or 256
+        torch.backends.cudnn.benchmark = False  # photos come in many sizes
+        self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
+
+    def __str__(self) -> str:
+        """Name the weights: their run, phase and size."""
+        name = f"{self.weights.parent.name}/{self.weights.name}" if self.weights else "a generator"
+        return f"{name}, trained at {self.input_size} px"
+
+    def fingerprint(self) -> str:
+        """Return eight digits that another training would not have."""
+        some = torch.cat([weights.detach().flatten()[:64].float().cpu() for weights in self.generator.parameters()])
+        return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
+
+    def options(self, **options: Any) -> Options:
+        """Return `Options`, with the size that this network was trained at where none is given."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return Options(**{"input_size": self.input_size} | given)
+
+    @torch.inference_mode()
+    def predict(self, L: Tensor, flip: bool = False) -> Tensor:
+        """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1]; of any size, even one pixel."""
+        height, width = L.shape[-2:]
+        small = (0, max(0, 33 - width), 0, max(0, 33 - height))
+        x = nn.functional.pad(L, small, mode="replicate").to(self.accelerator.device)
+        with self.accelerator.autocast():
+            ab = self.generator(x).float()
+            if flip:
+                ab = (ab + self.generator(x.flip(-1)).float().flip(-1)) / 2
+        return ab[..., :height, :width].cpu()
+
+    def __call__(self, photo: Any, **options: Any) -> np.ndarray:
+        """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`."""
+        options = self.options(**options)
+        rgb, L = preprocess(photo, options)
+        return render(rgb, self.predict(L, options.flip)[0] * options.saturation)
+
+
+@torch.inference_mode()
+def render(rgb: np.ndarray, ab: Tensor) -> np.ndarray:
+    """Return a photo (H, W, 3) with its own lightness and the colors of a small ab (2, h, w) in [-1, 1].
+
+    Works in strips of the photo, in bounded memory.
+    """
+    height, width = rgb.shape[:2]
+    large, result, rows = enlarger(ab, (height, width)), np.empty_like(rgb), max(1, STRIP // width)
+    for start in range(0, height, rows):
+        L = rgb_to_L_ab(to_tensor(rgb[start : start + rows]))[0]
+        result[start : start + rows] = to_photo(L, large(start, start + rows)[None])[0].permute(1, 2, 0).numpy()
+    return result
+
+
+def latest_weights() -> Path:
+    """Return the weights file of the run that was trained last; raises FileNotFoundError when there is none."""
+    run = find_run()
+    return run.file(run.phases()[-1])

@@ -1,0 +1,193 @@
+"""Colorizing files: one, or a folder that goes on where it stopped, lists what it cannot read, and harms nothing."""
+
+import errno
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageCms
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from helpers import workspace
+from helpers.data.photos import list_photos
+from helpers.inference.colorizer import Colorizer, Options, preprocess, render
+from helpers.runs.files import locked, write_atomically
+
+DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
+JPEG = (".jpg", ".jpeg")
+
+
+@dataclass
+class Job:
+    """One photo on its way: what was read, what was predicted, or why it was skipped."""
+
+    source: Path
+    target: Path
+    rgb: np.ndarray | None = None
+    L: Tensor | None = None
+    ab: Tensor | None = None
+    error: str = ""
+
+
+def target_of(path: Path, source: Path, target: Path, file_format: str) -> Path:
+    """Return where a photo's colorized version goes: the same name, in the format asked for, else its own if it can."""
+    relative = path.relative_to(source)
+    own = relative.suffix.lower() if relative.suffix.lower() in (*JPEG, ".png") else ".png"
+    ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
+    same = relative.suffix.lower() == ending
+    return target / (relative if same else relative.with_name(relative.name + ending))
+
+
+def read(job: Job, options: Options) -> Job:
+    """Read a photo into its job, and what the network will see of it; an error is noted, not raised."""
+    try:
+        job.rgb, job.L = preprocess(job.source, options)
+    except (OSError, MemoryError) as error:
+        job.error = str(error)
+    return job
+
+
+def predict(job: Job, colorizer: Colorizer, options: Options) -> Job:
+    """Let the network see a job's photo; a lack of memory is noted, not raised."""
+    try:
+        if not job.error:
+            job.ab = colorizer.predict(job.L, options.flip)[0] * options.saturation
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        job.error = f"not enough memory for input_size={options.input_size}: try a smaller one"
+    return job
+
+
+def write(job: Job, quality: int) -> Job:
+    """Write a job's photo at its full size, with the EXIF data and the color profile of its source.
+
+    What goes wrong with this photo is noted; raises OSError when nothing can be written any more.
+    """
+    try:
+        if not job.error:
+            content = encoded(render(job.rgb, job.ab), job, quality)
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(job.target, lambda path: path.write_bytes(content))
+    except (MemoryError, RuntimeError, ValueError) as error:  # of torch, a lack of memory is a RuntimeError
+        job.error = f"cannot be colorized: {error}"
+    except OSError as error:
+        if errno.ENAMETOOLONG not in (error.errno, getattr(error.__cause__, "errno", None)):
+            raise
+        job.error = "its name is too long to be written"
+    job.rgb = job.L = job.ab = None
+    return job
+
+
+def encoded(rgb: np.ndarray, job: Job, quality: int) -> bytes:
+    """Return a photo (H, W, 3) as the bytes of a file; details of the source that cannot be written are left out."""
+    jpeg = {"format": "JPEG", "quality": quality, "subsampling": 0}
+    how = jpeg if job.target.suffix.lower() in JPEG else {"format": "PNG", "compress_level": 3}
+    photo, buffer = Image.fromarray(rgb), io.BytesIO()
+    try:
+        photo.save(buffer, **how, **metadata(job.source))
+    except Exception:  # damaged EXIF data fail in many ways
+        buffer = io.BytesIO()
+        photo.save(buffer, **how)
+    return buffer.getvalue()
+
+
+def metadata(path: Path) -> dict[str, bytes]:
+    """Return the EXIF data of a file, its rotation taken out, and its color profile if that is one for colors."""
+    kept = {}
+    with Image.open(path) as photo:
+        exif = photo.getexif()
+        exif.pop(0x0112, None)  # the pixels are turned already
+        for tag in set(exif) - (set(DESCRIPTIVE) if photo.format == "TIFF" else set(exif)):
+            del exif[tag]  # where a TIFF keeps its pixels says nothing about another file
+        if len(exif):
+            kept["exif"] = exif.tobytes()
+        profile = photo.info.get("icc_profile")
+        if profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == "RGB ":
+            kept["icc_profile"] = profile
+    return kept
+
+
+def colorize_files(jobs: list[Job], colorizer: Colorizer, options: Options, quality: int = 95) -> Iterator[Job]:
+    """Yield each job when it is done, in order: read and written by threads, predicted one after the other."""
+    ahead = workspace.cores() + 1
+    loaded = workspace.in_parallel(lambda job: read(job, options), jobs, ahead)
+    predicted = (predict(job, colorizer, options) for job in loaded)
+    return workspace.in_parallel(lambda job: write(job, quality), predicted, ahead)
+
+
+def jobs_for(source: Path, target: Path, file_format: str) -> list[Job]:
+    """Return a job for every photo in a folder and below; no two have one target, and none is in the target."""
+    inside, taken, jobs = target.resolve(), set(), []
+    for path in list_photos(source):
+        if source.resolve() in inside.parents and inside in path.resolve().parents:
+            continue
+        place = target_of(path, source, target, file_format)
+        while place in taken:
+            place = place.with_stem(place.stem + "+")
+        taken.add(place)
+        jobs.append(Job(path, place))
+    return jobs
+
+
+def refuse_another(target: Path, source: Path, colorizer: Colorizer, options: Options) -> None:
+    """Raise ValueError when a folder holds what was colorized from, with, or in another way; else note what it is."""
+    note, now = target / "made_with.json", {"photos": str(source.resolve()), "weights": colorizer.fingerprint()}
+    now |= asdict(options)
+    then = json.loads(note.read_text()) if note.exists() else now
+    differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
+    if differ:
+        raise ValueError(f"{target} holds photos made in another way ({'; '.join(differ)}): name another folder.")
+    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
+
+
+def colorize_folder(
+    source: Path | str,
+    target: Path | str,
+    colorizer: Colorizer | None = None,
+    quality: int = 95,
+    file_format: str = "",
+    **options: Any,
+) -> pd.DataFrame:
+    """Colorize all photos in a folder and below into another folder; return a table of what was skipped, and why.
+
+    What is in the target already is left as it is, so a second call goes on where the first one stopped. Names are
+    kept; `file_format` "jpeg" or "png" changes the format. quality: of JPEG, 1 to 100. options: see `Options`. The
+    table is also written to `skipped.csv` in the target. Raises ValueError when source and target are one folder, or
+    the target was begun in another way; BlockingIOError when another program fills it.
+    """
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    if source.resolve() == target.resolve():
+        raise ValueError(f"{target} is the folder of the photos itself: name another one, they are never overwritten")
+    jobs = jobs_for(source, target, file_format)
+    left, skipped = [job for job in jobs if not job.target.exists()], []
+    colorizer = colorizer or Colorizer()
+    options = colorizer.options(**options)
+    with locked(target) as heartbeat:
+        refuse_another(target, source, colorizer, options)
+        print(f"{len(jobs)} photos, {len(jobs) - len(left)} of them done before; weights: {colorizer}")
+        for job in tqdm(colorize_files(left, colorizer, options, quality), total=len(left), unit="photo"):
+            heartbeat()
+            if job.error:
+                skipped.append((job.source.relative_to(source).as_posix(), job.error))
+    table = pd.DataFrame(skipped, columns=["photo", "reason"])
+    # a file's name need not be valid Unicode
+    write_atomically(target / "skipped.csv", lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
+    print(f"{len(left) - len(table)} colorized, {len(table)} skipped (listed in {target / 'skipped.csv'})")
+    return table
+
+
+def colorize_file(source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95) -> None:
+    """Colorize one photo file into another, with its EXIF data and color profile.
+
+    Raises OSError when the photo cannot be read or the target cannot be written.
+    """
+    (job,) = colorize_files([Job(Path(source), Path(target))], colorizer, options, quality)
+    if job.error:
+        raise OSError(job.error)

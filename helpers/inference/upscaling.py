@@ -1,0 +1,63 @@
+"""Color for every pixel from a small prediction, and no color that a screen cannot show."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers.color import L_ab_to_raw_rgb, L_ab_to_rgb
+
+
+def smooth(maps: Tensor) -> Tensor:
+    """Average maps (C, h, w) over neighbors with the weights 1, 2, 1 along rows and columns; edges are repeated.
+
+    It takes away what alternates from pixel to pixel: the checkerboard of transposed convolutions (Odena et al. 2016).
+    """
+    weights = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (weights[:, None] * weights)[None, None]
+    return F.conv2d(F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate"), kernel)[:, 0]
+
+
+def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor]:
+    """Return a function that gives rows `start` to `stop` of maps (C, h, w), smoothed, at `size` (H, W): bilinear.
+
+    Strips of rows keep the memory of a large photo bounded. Bilinear interpolation is linear in rows and in columns, so
+    two matrices do it: what PyTorch makes of the unit matrix.
+    """
+    rows, columns = (
+        F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T
+        for less, more in zip(maps.shape[-2:], size, strict=True)
+    )
+    wide = smooth(maps) @ columns.T
+    return lambda start, stop: rows[start:stop] @ wide
+
+
+def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
+    """Reduce the chroma of colors that no screen can show, and leave lightness and hue alone.
+
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]; returns ab, with the largest share of each color that sRGB holds.
+    """
+
+    def fits(L, ab):
+        raw = L_ab_to_raw_rgb(L, ab)
+        return ((raw >= -1e-4) & (raw <= 1 + 1e-4)).all(1, keepdim=True)
+
+    outside = ~fits(L, ab)
+    if not outside.any():
+        return ab
+    L_out = L[outside].view(-1, 1, 1, 1)
+    ab_out = torch.stack([ab[:, :1][outside], ab[:, 1:][outside]], dim=1).view(-1, 2, 1, 1)
+    low, high = torch.zeros_like(L_out), torch.ones_like(L_out)
+    for _ in range(10):  # halving: the share is known to a thousandth then
+        middle = (low + high) / 2
+        inside = fits(L_out, ab_out * middle)
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    share = torch.ones_like(L)
+    share[outside] = low.flatten()
+    return ab * share
+
+
+def to_photo(L: Tensor, ab: Tensor) -> Tensor:
+    """Return uint8 photos (N, 3, H, W) of L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1], brought into gamut."""
+    return (L_ab_to_rgb(L, into_gamut(L, ab)) * 255).round().byte()

@@ -1,0 +1,84 @@
+"""What the networks are built of: initial weights, padding, residual blocks, weights from elsewhere."""
+
+import pickle
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+STRIDE = 32
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw the weights of a convolution from normal(0, 0.02) and zero its bias, as pix2pix does (Isola et al. 2017)."""
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+@torch.compiler.disable  # what it compiles to takes the gradient for one of another layout (PyTorch 2.14)
+def pad_to_stride(x: Tensor) -> Tensor:
+    """Pad (N, C, H, W) at the right and bottom, repeating the edge, to the next multiple of 32."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions whose result is added to their input; (N, C, H, W) in and out (He et al. 2016)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + body(x)."""
+        return x + self.body(x)
+
+
+class UpBlock(nn.Module):
+    """Double the resolution by a transposed convolution, then join the encoder's features of that resolution.
+
+    (N, inputs, H, W), and the skip (N, skips, 2H, 2W) if any, give (N, outputs + skips, 2H, 2W).
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Return x at twice its size, with the skip's channels behind its own."""
+        x = F.relu(self.norm(self.up(x)), inplace=True)
+        return x if skip is None else torch.cat([x, skip], dim=1)
+
+
+def download_weights(name: str, weights: str, field: str) -> dict[str, Any]:
+    """Return a state dict of torchvision's, downloaded once; only tensors are read of the file, never code.
+
+    field: the configuration's field that chose them. Raises RuntimeError, with what to do, when they cannot be had.
+    """
+    try:
+        entry = torchvision.models.get_model_weights(name)[weights]
+        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except KeyError as error:
+        raise RuntimeError(f"{field}={weights!r}: {name} has no such weights.") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RuntimeError(
+            f"The {weights} weights of {name} cannot be downloaded or read ({reason}). Connect to the network, delete "
+            f"what is damaged in {torch.hub.get_dir()}/checkpoints, or set {field}=None to do without trained weights."
+        ) from error
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers a network learns."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,32 @@
+"""The discriminator: a spectrally normalized PatchGAN."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from helpers.models.blocks import init_weights, pad_to_stride
+
+
+class Discriminator(nn.Module):
+    """Score every 70x70 patch of a photo: PatchGAN (Isola et al. 2017), spectrally normalized (Miyato et al. 2018).
+
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] give logits, one for each patch: (N, 1, 30, 30) at 255 or 256
+    pixels. Above 0 means "real".
+    """
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 3
+        for outputs, stride in ((64, 2), (128, 2), (256, 2), (512, 1)):
+            conv = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
+            inputs = outputs
+        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 1, 4, padding=1))
+        self.apply(init_weights)
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                spectral_norm(layer)
+
+    def forward(self, L: Tensor, ab: Tensor) -> Tensor:
+        """Return the patch scores of photos."""
+        return self.layers(pad_to_stride(torch.cat([L, ab], dim=1)))

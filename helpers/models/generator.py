@@ -1,0 +1,97 @@
+"""The generator: a U-Net on a ResNet encoder."""
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from helpers.models.blocks import ResidualBlock, UpBlock, download_weights, init_weights, pad_to_stride
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GRAY_MEAN, GRAY_STD = 0.449, 0.226
+
+
+def fold_conv1(conv: nn.Conv2d) -> nn.Conv2d:
+    """Fold an RGB convolution and ImageNet's normalization into one that takes a gray channel.
+
+    conv: a convolution (64, 3, k, k) that expects (x - mean) / std per channel. Returns one (64, 1, k, k) with
+    a bias that expects (x - 0.449) / 0.226: for a gray photo x in [0, 1] it gives what `conv` gives for x in
+    all three channels, except where the zero padding of the border is seen (there nearly).
+    """
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    gray = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
+    with torch.no_grad():
+        gray.weight.copy_((conv.weight * GRAY_STD / std).sum(1, keepdim=True))
+        gray.bias.copy_((conv.weight * (GRAY_MEAN - mean) / std).sum((1, 2, 3)))
+    return gray
+
+
+def load_resnet(name: str, weights: str | None) -> nn.Module:
+    """Return torchvision's ResNet `name` with `weights`; raises RuntimeError when they cannot be downloaded."""
+    resnet = torchvision.models.get_model(name, weights=None)
+    if weights is not None:
+        resnet.load_state_dict(download_weights(name, weights, "encoder_weights"))
+    return resnet
+
+
+class Encoder(nn.Module):
+    """The convolutional part of a ResNet, fed with lightness (He et al. 2016).
+
+    name: "resnet18" or "resnet34"; weights: a torchvision name such as "IMAGENET1K_V1", or None for weights
+    that were never trained. Takes L (N, 1, H, W) in [-1, 1], H and W multiples of 32; returns five feature
+    maps, from (N, 64, H/2, W/2) to (N, 512, H/32, W/32).
+
+    Raises RuntimeError when pretrained weights can neither be found nor downloaded.
+    """
+
+    channels = (64, 64, 128, 256, 512)
+
+    def __init__(self, name: str = "resnet18", weights: str | None = "IMAGENET1K_V1"):
+        super().__init__()
+        resnet = load_resnet(name, weights)
+        if weights is None:
+            resnet.apply(init_weights)
+        self.conv1 = fold_conv1(resnet.conv1)
+        self.bn1, self.maxpool = resnet.bn1, resnet.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+
+    def forward(self, L: Tensor) -> list[Tensor]:
+        """Return the five feature maps, the largest first."""
+        gray = (L + 1) / 2  # L*/100 stands for the gray value that ImageNet's statistics speak of
+        x = F.relu(self.bn1(self.conv1((gray - GRAY_MEAN) / GRAY_STD)), inplace=True)
+        features = [x]
+        x = self.maxpool(x)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            features.append(x)
+        return features
+
+
+class Generator(nn.Module, PyTorchModelHubMixin):
+    """Predict chrominance from lightness: ResNet encoder, residual bottleneck, decoder with skips (U-Net).
+
+    L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Sizes that are no
+    multiple of 32 are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. The mixin
+    remembers the constructor's arguments, so that a file of weights can make the network again.
+    """
+
+    def __init__(self, encoder: str = "resnet18", weights: str | None = "IMAGENET1K_V1", res_blocks: int = 9):
+        super().__init__()
+        self.bottleneck = nn.Sequential(*[ResidualBlock(512) for _ in range(res_blocks)])
+        self.decoder = nn.ModuleList(
+            [UpBlock(512, 256), UpBlock(512, 128), UpBlock(256, 64), UpBlock(128, 64), UpBlock(128, 64)]
+        )
+        self.head = nn.Conv2d(64, 2, 3, padding=1)
+        self.apply(init_weights)
+        self.encoder = Encoder(encoder, weights)  # after the initialization, which must not reach it
+
+    def forward(self, L: Tensor) -> Tensor:
+        """Return the predicted ab."""
+        height, width = L.shape[-2:]
+        *skips, x = self.encoder(pad_to_stride(L))
+        x = self.bottleneck(x)
+        for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
+            x = up(x, skip)
+        return torch.tanh(self.head(x))[..., :height, :width]

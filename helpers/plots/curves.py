@@ -1,0 +1,128 @@
+"""Curves of training: one figure that updates while it runs, the dynamics of both phases, runs side by side."""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from torch import Tensor
+
+from helpers.plots import images
+
+ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
+NORMS = ["G gradient", "D gradient"]
+LOG_PANELS = ("generator's terms", "gradient norms before clipping")
+
+
+def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
+    """Return which columns of a table of steps go into which panel, whatever terms the two losses have."""
+    terms = [column for column in steps if column not in ("epoch", *ACCURACY, *NORMS)]
+    panels = {
+        "generator's terms": [name for name in terms if not name.startswith("D ")],
+        "discriminator's terms": [name for name in terms if name.startswith("D ")],
+        "discriminator's accuracy": [name for name in ACCURACY if name in steps],
+        "gradient norms before clipping": [name for name in NORMS if name in steps],
+    }
+    return {title: columns for title, columns in panels.items() if columns}
+
+
+def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) -> None:
+    """Draw columns of a table of steps, smoothed, over their raw values in pale; the x axis counts epochs."""
+    epochs = steps.groupby("epoch")["epoch"]
+    values = steps[columns].set_index(steps["epoch"] - 1 + epochs.cumcount() / epochs.transform("size"))
+    values.rolling(max(1, len(values) // 50), min_periods=1).mean().plot(ax=axis)
+    values.plot(ax=axis, color=[line.get_color() for line in axis.lines], alpha=0.15, lw=0.5, legend=False)
+    if title in LOG_PANELS:
+        axis.set_yscale("log" if (values.min() > 0).all() else "symlog")
+    axis.set_title(title, fontsize=10)
+    axis.legend(axis.lines[: len(columns)], columns, fontsize=7)
+    axis.set_xlabel("epoch", fontsize=8)
+
+
+def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
+    """Draw a validation metric of a history, the EMA weights' and the raw weights' where there are both."""
+    raw = f"val {metric} raw"
+    for column, label, style in ((f"val {metric}", "EMA" if raw in history else "raw", "o-"), (raw, "raw", "x--")):
+        if column in history:
+            axis.plot(history["epoch"], history[column], style, label=f"{label} weights", ms=4)
+    if metric == "colorfulness" and "val truth" in history:
+        axis.axhline(history["val truth"].iloc[-1], color="0.5", ls=":", label="truth")
+    axis.set_title(f"validation {metric}", fontsize=10)
+    axis.legend(fontsize=7)
+    axis.set_xlabel("epoch", fontsize=8)
+
+
+def draw_all(
+    figure: Figure | SubFigure, steps: pd.DataFrame, history: pd.DataFrame, metrics: Iterable[str], columns: int
+) -> list[Axes]:
+    """Draw every panel of the steps and some metrics of the validation into a figure; return their axes."""
+    panels = panels_of(steps)
+    count = len(panels) + len(metrics)
+    columns = min(columns, count)
+    axes = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for axis, (title, names) in zip(axes, panels.items(), strict=False):
+        draw_steps(axis, steps, names, title)
+    for axis, metric in zip(axes[len(panels) :], metrics, strict=False):
+        draw_validation(axis, history, metric)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return axes
+
+
+class LiveFigure:
+    """One figure that is drawn anew after each epoch: losses, validation, and the same photos as they are colored now.
+
+    truth: the validation photos, uint8 (N, 3, H, W), of which the first `count` are shown.
+    """
+
+    def __init__(self, truth: Tensor, count: int = 8, name: str | None = None):
+        self.truth, self.count, self.name = truth[:count], count, name
+        self.film, self.handle = [], None
+
+    def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
+        """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as colored now."""
+        self.film.append((len(history), colorized[: self.count].clone()))
+        height = 2.6 * (1 if len(panels_of(steps)) <= 2 else 2)
+        figure = plt.figure(figsize=(13, height + 4.8), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=[height, 4.8])
+        draw_all(upper, steps, history, ("L1", "colorfulness"), columns=4 if height < 3 else 3)
+        shown = {"gray": images.grayed(self.truth), f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
+        images.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
+        figure = images.finish(figure, self.name)
+        if self.handle is None:
+            self.handle = display(figure, display_id=True)
+        else:
+            self.handle.update(figure)
+
+    def progress(self, name: str | None = None) -> Figure:
+        """Show the photos epoch by epoch, a row each, and the truth below."""
+        step = -(-len(self.film) // 8)
+        chosen = [*self.film[step - 1 :: step], ("truth", self.truth)]
+        labels = [f"epoch {epoch}" if epoch != "truth" else epoch for epoch, _ in chosen]
+        return images.finish(images.grid([list(photos) for _, photos in chosen], labels=labels, width=1.5), name)
+
+
+def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> Figure:
+    """Show both phases on one axis, their border marked. Each phase is a pair of tables: steps and history."""
+    border = len(warmup[1])
+    later = [table.assign(epoch=table["epoch"] + border) for table in adversarial if len(table)]
+    steps, history = (pd.concat(parts) for parts in zip(warmup, later or [pd.DataFrame()] * 2, strict=True))
+    figure = plt.figure(figsize=(17, 6.5))
+    for axis in draw_all(figure, steps, history, ("L1", "PSNR", "LPIPS", "colorfulness"), columns=4):
+        axis.axvline(border, color="crimson", lw=1)
+    return images.finish(figure, name)
+
+
+def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> Figure:
+    """Show validation metrics of several runs on common axes. histories: a dict of name -> table of epochs."""
+    metrics = ("L1", "PSNR", "colorfulness")
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 3.4))
+    for axis, metric in zip(axes, metrics, strict=True):
+        for label, history in histories.items():
+            if f"val {metric}" in history:
+                axis.plot(history["epoch"], history[f"val {metric}"], "o-", ms=3, label=label)
+        axis.set(title=f"validation {metric}", xlabel="epoch of its phase")
+        axis.legend(fontsize=7)
+    return images.finish(figure, name)

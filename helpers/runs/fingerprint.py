@@ -1,0 +1,101 @@
+"""What a training is: all that must be the same for it to go on, told as texts that do not change by themselves."""
+
+import dis
+import functools
+import hashlib
+import re
+import types
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from helpers.config import Config
+from helpers.runs.weights import arguments_of
+
+NO_MATTER = {"show_folder", "photos_folder", "memory_gb", "compile", "checkpoint_minutes", "profile", "run", "n_photos"}
+LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
+
+
+def fingerprint(trainer: Any) -> dict[str, Any]:
+    """Return what must be the same for a training to go on: configuration, losses, augmentation, photos, networks."""
+    told = {name: value for name, value in asdict(trainer.cfg).items() if name not in NO_MATTER}
+    for role, terms in (("", trainer.terms), ("discriminator's ", trainer.discriminator_terms)):
+        told |= {f"weight of {role}{term.name}": float(term.weight) for term in terms}
+        told |= {f"function of {role}{term.name}": meaning(term.function) for term in terms}
+    told["augmentation"] = ", ".join(meaning(transform) for transform in trainer.batches.augment)
+    told["optimizer"], told["task"] = meaning(trainer.make_optimizer), meaning(trainer.task)
+    for role in ("generator", "discriminator"):
+        told[role] = _network(getattr(trainer, f"raw_{role}"))
+    told["photos"] = hashlib.sha256(trainer.photos.manifest.to_csv().encode()).hexdigest()
+    told["processes"], told["start"] = trainer.accelerator.num_processes, trainer.start
+    return told
+
+
+def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
+    """Return a short text of a function or value that changes with what it does, and with nothing else.
+
+    Of a function: its name, code, default values, and the values that it takes from around it, closure and globals
+    alike. Of a tensor: a hash. Of an object: its class and plain attributes. Addresses in memory never show.
+    """
+    if id(thing) in seen or len(seen) > 20 or isinstance(thing, (Config, types.ModuleType)):
+        return getattr(thing, "__name__", type(thing).__name__)  # the configuration is compared by itself
+    within = (*seen, id(thing))
+    if isinstance(thing, types.FunctionType) and set(Path(thing.__code__.co_filename).parts) & LIBRARIES:
+        return f"{thing.__module__}.{thing.__qualname__}"
+    if isinstance(thing, types.FunctionType):
+        return f"{thing.__name__} {_digest(_function(thing, within))}"
+    if isinstance(thing, types.MethodType):
+        return f"{meaning(thing.__self__, within)}.{meaning(thing.__func__, within)}"
+    if isinstance(thing, functools.partial):
+        return f"partial {meaning([thing.func, thing.args, thing.keywords], within)}"
+    if isinstance(thing, torch.nn.Module):
+        return f"{type(thing).__name__} {_digest(_network(thing))}"  # not its weights: they may learn
+    if isinstance(thing, (torch.Tensor, np.ndarray)):
+        numbers = torch.as_tensor(thing).detach().cpu().double().numpy()
+        return f"{numbers.shape} {_digest(repr(numbers.tobytes()))}"
+    if isinstance(thing, dict):
+        return f"{{{', '.join(f'{key}: {meaning(value, within)}' for key, value in thing.items())}}}"
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        told = [meaning(value, within) for value in thing]
+        return f"({', '.join(sorted(told) if isinstance(thing, (set, frozenset)) else told)})"
+    if isinstance(thing, type):
+        return f"{thing.__name__} {_digest(_class(thing, within))}"
+    if type(thing).__repr__ is not object.__repr__:
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+        return text if len(text) <= 60 else _digest(text)
+    return f"{meaning(type(thing), within)} {meaning(vars(thing) if hasattr(thing, '__dict__') else {}, within)}"
+
+
+def _function(function: types.FunctionType, seen: tuple[int, ...]) -> str:
+    """Return all that decides what a function does."""
+    codes, names = [function.__code__], set()
+    for code in codes:  # grows: lambdas and comprehensions within are codes of their own
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        names |= {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
+    told = [(code.co_code.hex(), code.co_names) for code in codes]
+    told += [meaning([c for c in code.co_consts if not isinstance(c, types.CodeType)], seen) for code in codes]
+    told += [meaning(cell.cell_contents, seen) for cell in function.__closure__ or ()]
+    told += [function.__defaults__ and meaning(function.__defaults__, seen), meaning(function.__kwdefaults__, seen)]
+    around = function.__globals__
+    told += [f"{name}={meaning(around[name], seen)}" for name in sorted(names & around.keys())]
+    return repr(told)
+
+
+def _class(kind: type, seen: tuple[int, ...]) -> str:
+    """Return what a class does: its methods, if it was defined in a notebook; what a package holds is its name."""
+    own = vars(kind) if kind.__module__ == "__main__" else {}
+    return repr([(name, meaning(v, seen)) for name, v in own.items() if isinstance(v, types.FunctionType)])
+
+
+def _network(network: torch.nn.Module | None) -> str:
+    """Return what a network is: its class, arguments, parts and their code, but not its weights."""
+    kinds = {type(part): None for part in (network.modules() if network is not None else ())}
+    told = [meaning(kind) for kind in kinds if kind.__module__ == "__main__"]
+    return f"{type(network).__name__} {arguments_of(network)} {_digest(repr([str(network), *told]))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

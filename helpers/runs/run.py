@@ -1,0 +1,147 @@
+"""Training runs on disk: a folder for each, with its configuration, photos, weights and history."""
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+
+from helpers import workspace
+from helpers.config import Config
+from helpers.data.dataset import PhotoSet
+from helpers.runs.files import write_atomically
+from helpers.runs.weights import class_of, find_class, load_generator, missing, save_generator
+
+MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
+SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
+
+
+class Run:
+    """A training run by its name: the folder `runs/<name>` of the workspace.
+
+    It holds, per phase ("warmup", "adversarial"): `<phase>.safetensors` (the generator for use), `<phase>.json` (the
+    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step) and
+    `<phase>_manifest.csv` (the photos).
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.path = workspace.folder("runs") / name
+
+    def file(self, phase: str, ending: str = ".safetensors") -> Path:
+        """Return the path of one of the run's files."""
+        return self.path / f"{phase}{ending}"
+
+    def phases(self) -> list[str]:
+        """Return the phases that have left a generator here, the last one at the end."""
+        return [phase for phase in MADE_BY if self.file(phase).exists()]
+
+    def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
+        """Make room for a phase: what an earlier one of the same name left is set aside, never lost.
+
+        photos: the prepared `PhotoSet`; start: name of the run whose warmup an adversarial phase goes on from.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        old = list(self.path.glob(f"{phase}*"))
+        if old:
+            aside = self.path / f"earlier-{phase}-{time.time_ns()}"
+            aside.mkdir()
+            for file in old:
+                file.replace(aside / file.name)
+            print(f"an earlier {phase} of run {self.name!r} was archived in {aside}")
+        text = json.dumps({**asdict(cfg), "start": start or self.name}, indent=1)
+        write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text))
+        photos.manifest.to_csv(self.file(phase, "_manifest.csv"), index=False)
+
+    def save(self, phase: str, generator: nn.Module, cfg: Config) -> None:
+        """Write the generator of a phase, see `save_generator`."""
+        save_generator(self.file(phase), generator, cfg)
+
+    def log(self, phase: str, history: pd.DataFrame, steps: pd.DataFrame) -> None:
+        """Write what was measured, per epoch and per step."""
+        for table, ending in ((history, "_history.csv"), (steps, "_steps.csv")):
+            write_atomically(self.file(phase, ending), lambda path, table=table: table.to_csv(path, index=False))
+
+    def load(self, phase: str) -> nn.Module:
+        """Return the generator that a phase left, on the CPU, in evaluation mode; raises as `load_generator`."""
+        return load_generator(self.file(phase), MADE_BY[phase])
+
+    def settings(self, phase: str) -> dict:
+        """Return the configuration that a phase was trained with."""
+        return json.loads(self.file(phase, ".json").read_text())
+
+    def table(self, phase: str, kind: str = "history") -> pd.DataFrame:
+        """Return the phase's "history" (a row per epoch), "steps" or "manifest" as a table, empty if there is none."""
+        path = self.file(phase, f"_{kind}.csv")
+        return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+    def agree(self, cfg: Config) -> Config:
+        """Return a configuration with what has to agree with this run (photos, size, networks) taken from it, printed.
+
+        A folder of photos may have moved: where both name one, that of `cfg` stays.
+        """
+        print(f"going on from run {self.name!r}")
+        settings = self.settings(self.phases()[-1])
+        taken = {
+            name: settings[name] for name in SHARED if settings.get(name, getattr(cfg, name)) != getattr(cfg, name)
+        }
+        if settings["data_source"] == cfg.data_source and cfg.photos_folder:
+            taken.pop("photos_folder", None)
+        for name, value in taken.items():
+            print(f"from it    {name}={value!r} (here {getattr(cfg, name)!r})")
+        return cfg.replace(**taken)
+
+
+def runs() -> list[Run]:
+    """Return all runs of the workspace that hold a generator, the one that was changed last at the end."""
+    found = [Run(path.name) for path in workspace.folder("runs").iterdir() if list(path.glob("*.safetensors"))]
+    return sorted(found, key=lambda run: max(file.stat().st_mtime for file in run.path.glob("*.safetensors")))
+
+
+def find_run(name: str = "") -> Run:
+    """Return the run of a name if it holds a generator, else the one that was trained last.
+
+    Raises FileNotFoundError that names the notebook to run when there is none.
+    """
+    found = runs()
+    if not found:
+        raise FileNotFoundError(missing(Run(name or "smoke").file("warmup"), MADE_BY["warmup"]))
+    return next((run for run in found if run.name == name), found[-1])
+
+
+def warmup_of(cfg: Config) -> Run:
+    """Return the run whose warmup an adversarial phase starts from: that of `cfg.run`, else the profile's.
+
+    Raises FileNotFoundError that names the notebook to run when there is neither.
+    """
+    for run in (Run(cfg.run), Run(cfg.profile)):
+        if "warmup" in run.phases():
+            return run
+    raise FileNotFoundError(missing(Run(cfg.run).file("warmup"), MADE_BY["warmup"]))
+
+
+def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
+    """Return the runs that may be compared on the test photos of a `PhotoSet`; print which are left out, and why.
+
+    A run has to come from the same source of photos, must not have trained on any of these test photos, and its
+    network's class has to be known here.
+    """
+    test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
+    for run in runs():
+        phases = run.phases()
+        begun = Run(run.settings(phases[-1])["start"])
+        theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
+        seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
+        source = run.settings(phases[0])["data_source"]
+        network = class_of(run.file(phases[-1]))
+        if source != cfg.data_source:
+            print(f"left out: {run.name!r} learned from other photos ({source})")
+        elif seen:
+            print(f"left out: {run.name!r} trained on {seen} of these test photos (another seed, size or number)")
+        elif find_class(network) is None:
+            print(f"left out: {run.name!r} is a {network}, a class that is not known here: run its cell first")
+        else:
+            chosen.append(run)
+    return chosen

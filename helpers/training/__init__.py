@@ -1,0 +1,1 @@
+"""Losses, the training step, and the trainer of all phases."""

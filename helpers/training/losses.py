@@ -1,0 +1,166 @@
+"""Losses of both networks as lists of named, weighted terms; adversarial, L1 and perceptual losses."""
+
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import lpips
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers.color import L_ab_to_rgb
+from helpers.config import Config
+from helpers.models.blocks import download_weights
+
+
+@dataclass
+class Prediction:
+    """What a loss term may look at: a batch, what the generator predicted for it, and the discriminator.
+
+    L (N, 1, H, W), ab and ab_pred (N, 2, H, W) in [-1, 1]; rgb (N, 3, H, W) in [0, 1], the truth. `rgb_pred`,
+    `real_logits` and `fake_logits` are computed when a term first asks for them, once a batch.
+    """
+
+    L: Tensor
+    ab: Tensor
+    rgb: Tensor
+    ab_pred: Tensor
+    discriminator: nn.Module | None = None
+    autocast: Callable = nullcontext  # makes the context in which a term may run a network of its own
+
+    @cached_property
+    def rgb_pred(self) -> Tensor:
+        """The predicted photo (N, 3, H, W) in [0, 1], differentiable."""
+        return L_ab_to_rgb(self.L, self.ab_pred)
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        """The discriminator's patch scores for the truth."""
+        return self._score(self.ab)
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        """The discriminator's patch scores for the prediction."""
+        return self._score(self.ab_pred)
+
+    def _score(self, ab: Tensor) -> Tensor:
+        if self.discriminator is None:
+            raise ValueError("A GAN term needs a discriminator: give one to the Trainer.")
+        return self.discriminator(self.L, ab).float()
+
+    def detached(self, discriminator: nn.Module) -> "Prediction":
+        """Return the same for a discriminator's step: the gradient stops at the prediction."""
+        return replace(self, ab_pred=self.ab_pred.detach(), discriminator=discriminator)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One line of a network's loss: `weight` times `function(prediction)`, logged and plotted as `name`."""
+
+    name: str
+    weight: float
+    function: Callable[[Prediction], Tensor]
+
+
+def total_loss(terms: list[LossTerm], prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the weighted sum of the terms, and the value of each term before its weight, by name."""
+    values = {term.name: term.function(prediction) for term in terms}
+    return sum(term.weight * values[term.name] for term in terms), values
+
+
+def l1_loss(prediction: Prediction) -> Tensor:
+    """Return the mean |ab - ab_pred|, in the [-1, 1] scale."""
+    return F.l1_loss(prediction.ab_pred.float(), prediction.ab)
+
+
+def gan_loss(prediction: Prediction) -> Tensor:
+    """Return how far the discriminator is from calling the prediction real (binary cross-entropy of its logits)."""
+    return bce(prediction.fake_logits, 1.0)
+
+
+def real_loss(prediction: Prediction) -> Tensor:
+    """Return how far the discriminator is from calling the truth real (Goodfellow et al. 2014)."""
+    return bce(prediction.real_logits, 1.0)
+
+
+def fake_loss(prediction: Prediction) -> Tensor:
+    """Return how far the discriminator is from calling the prediction fake (Goodfellow et al. 2014)."""
+    return bce(prediction.fake_logits, 0.0)
+
+
+def bce(logits: Tensor, target: float) -> Tensor:
+    """Return the mean binary cross-entropy of logits against one target, 1 (real) or 0 (fake)."""
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float32))
+
+
+class Perceptual(nn.Module):
+    """LPIPS on a VGG-16 backbone, frozen, head included (Zhang et al. 2018).
+
+    weights: "IMAGENET1K_V1", or None for a backbone that was never trained; its numbers then rank colors but are
+    no LPIPS that can be compared with anybody's. Call it with two photos (N, 3, H, W) in [0, 1] for (N,), at
+    least 0; `loss(prediction)` is the mean over a batch.
+
+    Raises RuntimeError when the weights can neither be found nor downloaded.
+    """
+
+    def __init__(self, weights: str | None = "IMAGENET1K_V1"):
+        super().__init__()
+        self.name = "LPIPS" if weights else "LPIPS (untrained backbone)"
+        self.model = load_lpips(weights).eval().requires_grad_(False)  # lpips leaves its head trainable
+
+    def train(self, mode: bool = True) -> "Perceptual":
+        """Stay in evaluation mode: LPIPS has dropout in its head."""
+        return super().train(False)
+
+    def features(self, rgb: Tensor, autocast: Callable = nullcontext) -> list[Tensor]:
+        """Return the five feature maps of photos, each pixel's vector scaled to length 1, channels last."""
+        x = self.model.scaling_layer(rgb * 2 - 1).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            return [F.normalize(features, dim=1, eps=1e-6) for features in self.model.net(x)]
+
+    def forward(self, rgb: Tensor, truth: Tensor, autocast: Callable = nullcontext) -> Tensor:
+        """Return the distance of each photo from the truth: weighted squared differences of the maps, their mean.
+
+        Maps stay in the precision of the backbone, and layers are summed in fp32: the package's own way, which copies
+        them to fp32, takes half as long again on a CPU.
+        """
+        with torch.no_grad():
+            wanted = self.features(truth, autocast)
+        distance = 0
+        for ours, theirs, lin in zip(self.features(rgb, autocast), wanted, self.model.lins, strict=True):
+            weighted = F.conv2d((ours - theirs).square(), lin.model[-1].weight.to(ours.dtype))
+            distance = distance + weighted.float().mean((1, 2, 3))
+        return distance
+
+    def loss(self, prediction: Prediction) -> Tensor:
+        """Return the mean LPIPS between the predicted photo and the truth, as a loss term."""
+        return self(prediction.rgb_pred, prediction.rgb, prediction.autocast).mean()
+
+
+def load_lpips(weights: str | None) -> nn.Module:
+    """Return the lpips package's VGG model; raises RuntimeError, with what to do, when its weights cannot be had."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
+        model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+    if weights is not None:  # loaded here, for lpips would unpickle the file, and run what code it finds in it
+        backbone = download_weights("vgg16", weights, "lpips_weights")
+        state = {name: backbone["features." + name.split(".", 1)[1]] for name in model.net.state_dict()}
+        model.net.load_state_dict(state)
+    return model.to(memory_format=torch.channels_last)
+
+
+def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
+    """Return the report's generator loss, as notebook 04 spells it out: GAN + lambda_l1 L1 + lambda_perc LPIPS."""
+    return [
+        LossTerm("GAN", 1.0, gan_loss),
+        LossTerm("L1", cfg.lambda_l1, l1_loss),
+        LossTerm(perceptual.name, cfg.lambda_perc, perceptual.loss),
+    ]
+
+
+def discriminator_terms() -> list[LossTerm]:
+    """Return the report's discriminator loss, as notebook 04 spells it out: (real + fake) / 2."""
+    return [LossTerm("D real", 0.5, real_loss), LossTerm("D fake", 0.5, fake_loss)]
