@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS.parent), str(TESTS)]  # the helpers, and the modules that tests of several folders share
 matplotlib.use("Agg")
 torch.set_num_threads(1)  # runs this small gain nothing from more, and lose much where the cores are busy
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that tests start
 
-from helpers import dataset, networks, workspace  # noqa: E402
+from helpers import workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
-from helpers.losses import Perceptual  # noqa: E402
+from helpers.data import dataset  # noqa: E402
+from helpers.models.generator import Generator  # noqa: E402
+from helpers.training.losses import Perceptual  # noqa: E402
 
 KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
 
@@ -55,15 +58,15 @@ def sample_photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def perceptual():
-    """LPIPS on a trunk that was never trained: it needs no network."""
+    """LPIPS on a backbone that was never trained: it needs no network."""
     return Perceptual(None)
 
 
 @pytest.fixture(scope="session")
 def loud_generator():
-    """A generator whose colours are strong and random: what any weights may say."""
+    """A generator whose colors are strong and random: what any weights may predict."""
     torch.manual_seed(1)
-    generator = networks.Generator(weights=None, res_blocks=0)
+    generator = Generator(weights=None, res_blocks=0)
     with torch.no_grad():
         generator.head.weight.mul_(30)
     return generator.eval()

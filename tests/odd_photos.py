@@ -12,8 +12,8 @@ from PIL import Image
 SHIPPED = Path(skimage.__file__).parent / "data"
 
 
-def colour(size=(300, 200)):
-    """A real colour photo as a Pillow image of a size (width, height)."""
+def color(size=(300, 200)):
+    """A real color photo as a Pillow image of a size (width, height)."""
     return Image.open(SHIPPED / "chelsea.png").convert("RGB").resize(size)
 
 
@@ -29,7 +29,7 @@ def png_header(width, height):
 
 def write_good(folder):
     """Write photos that must be used; return what each must look like, as a Pillow image, by file name."""
-    photo, expected = colour(), {}
+    photo, expected = color(), {}
 
     def save(name, image, looks=None, **options):
         image.save(folder / name, **options)
@@ -53,10 +53,10 @@ def write_good(folder):
     turned = Image.Exif()
     turned[0x0112] = 6  # the camera was held upright
     save("exif.jpg", photo.rotate(90, expand=True), quality=95, exif=turned)
-    grey = photo.convert("L")
-    save("grey.jpg", grey, grey.convert("RGB"), quality=95)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    save("16 bit.png", deep, grey.convert("RGB"))
+    gray = photo.convert("L")
+    save("gray.jpg", gray, gray.convert("RGB"), quality=95)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+    save("16 bit.png", deep, gray.convert("RGB"))
     save("uncompressed.tif", photo)
     save("bitmap.bmp", photo)
     return expected
@@ -65,7 +65,7 @@ def write_good(folder):
 def write_bad(folder):
     """Write files that must be skipped; return their names."""
     photo = folder / "whole.jpg"
-    colour().save(photo, quality=95)
+    color().save(photo, quality=95)
     data = photo.read_bytes()
     photo.unlink()
     files = {
@@ -85,27 +85,27 @@ def write_bad(folder):
 
 def write_small(folder):
     """Write photos that can be read and are too small; return their names."""
-    colour((1, 1)).save(folder / "one pixel.png")
-    colour((30_000, 8)).save(folder / "strip.png")
+    color((1, 1)).save(folder / "one pixel.png")
+    color((30_000, 8)).save(folder / "strip.png")
     return ["one pixel.png", "strip.png"]
 
 
 def damaged(random, originals):
     """Return the bytes of a photo damaged in one of many ways, drawn from a numpy generator."""
     data = bytearray(originals[random.integers(len(originals))])
-    way = random.integers(6)
-    if way == 0:  # cut off
+    kind = random.integers(6)
+    if kind == 0:  # cut off
         return bytes(data[: random.integers(len(data))])
-    if way == 1:  # a piece missing
+    if kind == 1:  # a stretch missing
         start = random.integers(len(data))
         del data[start : start + random.integers(1, 2000)]
-    elif way == 2:  # some bits flipped
+    elif kind == 2:  # some bits flipped
         for i in random.integers(len(data), size=random.integers(1, 40)):
             data[i] ^= 1 << random.integers(8)
-    elif way == 3:  # the header scrambled
+    elif kind == 3:  # the header scrambled
         for i in random.integers(min(len(data), 200), size=random.integers(1, 20)):
             data[i] = random.integers(256)
-    elif way == 4:  # a stretch overwritten
+    elif kind == 4:  # a stretch overwritten
         start, length = random.integers(len(data)), random.integers(1, 500)
         data[start : start + length] = random.bytes(length)
     else:  # two photos spliced
@@ -129,6 +129,6 @@ def originals():
         ("TIFF", {"description": "grandmother, 1911"}),
     ):
         buffer = io.BytesIO()
-        colour((64, 48)).save(buffer, kind, **options)
+        color((64, 48)).save(buffer, kind, **options)
         found.append(buffer.getvalue())
     return found

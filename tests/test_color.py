@@ -1,20 +1,20 @@
-"""Lab against scikit-image, gradients in and out of gamut, colourfulness against its paper's formula."""
+"""Lab against scikit-image, gradients in and out of gamut, colorfulness against its paper's formula."""
 
 import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2lab
 
-from helpers.color import L_ab_to_lab, L_ab_to_rgb, colourfulness, rgb_to_L_ab, to_8bit
+from helpers.color import L_ab_to_lab, L_ab_to_rgb, colorfulness, rgb_to_L_ab, to_8bit
 
 
-def some_colours():
-    """Random colours, all greys, the corners of the cube and the bend of the sRGB curve: (1, 3, N, 1)."""
+def some_colors():
+    """Random colors, all grays, the corners of the cube and the bend of the sRGB curve: (1, 3, N, 1)."""
     corners = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1]), -1).reshape(-1, 3)
-    greys = np.linspace(0, 1, 256)[:, None].repeat(3, 1)
+    grays = np.linspace(0, 1, 256)[:, None].repeat(3, 1)
     bend = np.array([[0.0404, 0.0405, 0.0406], [0.001, 0.04045, 0.9]])
-    colours = np.concatenate([np.random.rand(10_000, 3), greys, corners, bend])
-    return torch.tensor(colours.T[None, :, :, None], dtype=torch.float32)
+    colors = np.concatenate([np.random.rand(10_000, 3), grays, corners, bend])
+    return torch.tensor(colors.T[None, :, :, None], dtype=torch.float32)
 
 
 def lab_cube():
@@ -34,14 +34,14 @@ def jacobian(L, ab):
 
 @pytest.mark.parametrize("channel", [0, 1, 2], ids=["L*", "a*", "b*"])
 def test_lab_agrees_with_scikit_image(channel):
-    rgb = some_colours()
+    rgb = some_colors()
     ours = L_ab_to_lab(*rgb_to_L_ab(rgb))[0, channel, :, 0].numpy()
     theirs = rgb2lab(rgb[0, :, :, 0].T.double().numpy()[None])[0, :, channel]
     assert np.abs(ours - theirs).max() < 1e-3
 
 
-def test_L_and_ab_are_normalised_as_the_report_says():
-    rgb = some_colours()
+def test_L_and_ab_are_normalized_as_the_report_says():
+    rgb = some_colors()
     L, ab = rgb_to_L_ab(rgb)
     lab = rgb2lab(rgb[0, :, :, 0].T.double().numpy()[None])[0]
     assert np.abs(L[0, 0, :, 0].numpy() - (lab[:, 0] / 50 - 1)).max() < 1e-4
@@ -50,11 +50,11 @@ def test_L_and_ab_are_normalised_as_the_report_says():
 
 
 def test_to_lab_and_back_gives_the_photo():
-    rgb = some_colours()
+    rgb = some_colors()
     assert (L_ab_to_rgb(*rgb_to_L_ab(rgb)) - rgb).abs().max() < 1e-4
 
 
-def test_no_chrominance_gives_grey():
+def test_no_chrominance_gives_gray():
     rgb = L_ab_to_rgb(torch.linspace(-1, 1, 50).view(1, 1, 50, 1), torch.zeros(1, 2, 50, 1))
     assert (rgb - rgb.mean(1, keepdim=True)).abs().max() < 1e-3
 
@@ -81,8 +81,8 @@ def test_gradients_do_not_vanish_outside_the_gamut(channel):
     assert (reach > 0).all(), f"no gradient at {(reach == 0).float().mean():.0%} of the Lab cube"
 
 
-def test_a_colour_out_of_gamut_is_pulled_back_by_its_rgb():
-    """A dark photo that was painted far too yellow finds back to grey by gradient descent on RGB alone."""
+def test_a_color_out_of_gamut_is_pulled_back_by_its_rgb():
+    """A dark photo that was predicted far too yellow finds back to gray by gradient descent on RGB alone."""
     L, truth = torch.full((1, 1, 1, 1), -0.6), torch.full((1, 3, 1, 1), 0.18)
     ab = torch.tensor([0.0, 0.9]).view(1, 2, 1, 1).requires_grad_()
     optimizer = torch.optim.Adam([ab], lr=0.02)
@@ -99,7 +99,7 @@ def test_8bit_rounding_is_what_a_file_holds():
     assert np.abs(to_8bit(rgb).numpy() * 255 - as_bytes).max() < 1e-4
 
 
-def test_colourfulness_follows_the_papers_formula():
+def test_colorfulness_follows_the_papers_formula():
     photos = np.random.randint(0, 256, (4, 20, 30, 3)) * np.array([1.0, 0.8, 0.3])
     wanted = []
     for photo in photos:
@@ -107,12 +107,12 @@ def test_colourfulness_follows_the_papers_formula():
         rg, yb = red - green, 0.5 * (red + green) - blue
         spread, offset = np.hypot(rg.std(), yb.std()), np.hypot(rg.mean(), yb.mean())
         wanted.append(spread + 0.3 * offset)
-    ours = colourfulness(torch.tensor(photos / 255).permute(0, 3, 1, 2)).numpy()
+    ours = colorfulness(torch.tensor(photos / 255).permute(0, 3, 1, 2)).numpy()
     assert np.allclose(ours, wanted, rtol=1e-4)
 
 
-def test_grey_has_no_colourfulness_and_pure_red_has_a_known_one():
-    grey = torch.rand(3, 1, 16, 16).repeat(1, 3, 1, 1)
-    assert colourfulness(grey).abs().max() < 1e-3
+def test_gray_has_no_colorfulness_and_pure_red_has_a_known_one():
+    gray = torch.rand(3, 1, 16, 16).repeat(1, 3, 1, 1)
+    assert colorfulness(gray).abs().max() < 1e-3
     red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).repeat(1, 1, 4, 4)
-    assert colourfulness(red).item() == pytest.approx(0.3 * np.hypot(255, 127.5), rel=1e-5)
+    assert colorfulness(red).item() == pytest.approx(0.3 * np.hypot(255, 127.5), rel=1e-5)

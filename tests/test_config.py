@@ -1,4 +1,4 @@
-"""The profiles, what is refused, and the changes that notebooks pass on to the notebooks after them."""
+"""The profiles, what is refused and with which words, and what the environment may name."""
 
 import dataclasses
 
@@ -23,6 +23,7 @@ def test_paper_is_the_reports_recipe(monkeypatch):
     assert (cfg.n_photos, cfg.size, cfg.batch_size, cfg.encoder, cfg.res_blocks) == (1500, 255, 8, "resnet18", 9)
     assert (cfg.lambda_l1, cfg.lambda_perc) == (50, 10)
     assert (cfg.warmup_lr, cfg.adversarial_lr, cfg.beta1, cfg.beta2, cfg.clip_norm) == (1e-4, 1e-4, 0.5, 0.999, 1)
+    assert cfg.n_critic == 1 and cfg.discriminator_lr is None
     assert cfg.warmup_epochs == 20 and 100 <= cfg.adversarial_epochs <= 120
     assert (cfg.flip, cfg.rotation, cfg.crop, cfg.jitter) == (0.5, 15, 0.8, 0.3)
     assert cfg.encoder_weights == cfg.lpips_weights == "IMAGENET1K_V1"
@@ -72,62 +73,10 @@ def test_configuration_cannot_be_changed_by_accident(cfg):
     assert cfg.replace(size=128).size == 128 and cfg.size == 64
 
 
-def test_a_change_of_an_earlier_notebook_holds_in_a_later_one():
-    Config.from_profile(1, size=96)
-    assert Config.from_profile(3).size == 96
-    assert Config.from_profile(1, size=96).size == 96
-
-
-def test_a_change_of_a_later_notebook_does_not_reach_an_earlier_one():
-    Config.from_profile(3, size=96)
-    assert Config.from_profile(1).size == 64
-    assert Config.from_profile(4).size == 96
-
-
-def test_notebooks_count_as_numbers_not_as_text():
-    Config.from_profile(2, size=96)
-    assert Config.from_profile(10).size == 96
-    Config.from_profile(10, size=128)
-    assert Config.from_profile(2, size=96).size == 96
-
-
-def test_a_change_that_is_taken_back_is_gone_in_later_notebooks():
-    Config.from_profile(1, size=96, batch_size=2)
-    Config.from_profile(1, batch_size=2)
-    later = Config.from_profile(3)
-    assert later.size == 64 and later.batch_size == 2
-
-
-def test_the_later_of_two_changes_wins():
-    Config.from_profile(1, size=96)
-    assert Config.from_profile(2, size=128).size == 128
-    assert Config.from_profile(3).size == 128
-    assert Config.from_profile(1, size=96).size == 96
-
-
-def test_another_profile_ignores_the_changes(monkeypatch):
-    Config.from_profile(1, batch_size=3)
-    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
-    assert Config.from_profile(3).batch_size == Config(**PROFILES["laptop"]).batch_size != 3
-
-
-def test_changes_without_a_notebook_are_not_kept():
+def test_changes_hold_for_one_call_and_nothing_is_written(tmp_path):
     assert Config.from_profile(size=96).size == 96
-    assert Config.from_profile(3).size == 64
-
-
-def test_a_refused_change_is_not_kept():
-    with pytest.raises(ValueError):
-        Config.from_profile(1, size=96, encoder="resnet50")
-    assert Config.from_profile(3).size == 64
-
-
-def test_what_holds_is_printed(capsys):
-    Config.from_profile(1, size=96)
-    capsys.readouterr()
-    Config.from_profile(3)
-    printed = capsys.readouterr().out
-    assert "smoke" in printed and "size" in printed and "96" in printed
+    assert Config.from_profile().size == 64
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_folder_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
@@ -146,6 +95,8 @@ IMPOSSIBLE = [
     ("n_photos", 5, "from 10"),
     ("warmup_epochs", 0, "from 1"),
     ("batch_size", 0, "from 1"),
+    ("n_critic", 0, "from 1"),
+    ("discriminator_lr", 0.0, "to 1"),
     ("run", "a/b", "letters"),
     ("run", "..", "letters"),
 ]
@@ -174,7 +125,7 @@ def test_a_wrong_type_is_refused_with_the_right_one(cfg, field, value, allowed):
         cfg.replace(**{field: value})
 
 
-def test_a_misspelt_field_is_refused_with_the_likely_one():
+def test_a_misspelled_field_is_refused_with_the_likely_one():
     with pytest.raises(ValueError, match="lamda_l1=3; did you mean lambda_l1"):
         Config.from_profile(lamda_l1=3)
 
@@ -190,11 +141,3 @@ def test_any_value_is_either_taken_or_refused_by_its_field(field, value):
         assert str(error).startswith(f"{field}=")
     else:
         assert Config(**{field: getattr(taken, field)}) == taken
-
-
-def test_damaged_kept_changes_are_named_and_left_behind(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path))
-    (tmp_path / "config.json").write_text('{"smoke": {"1": {"si')
-    Config.from_profile(notebook=3, batch_size=4)
-    assert "config.json is damaged" in capsys.readouterr().out
-    assert Config.from_profile(notebook=4).batch_size == 4

@@ -1,23 +1,28 @@
 """What is missing around the notebooks is named, with what to do; archives and weights files cannot do harm."""
 
 import contextlib
+import importlib.util
 import io
 import pickle
+import runpy
 import sys
 import tarfile
 import types
 import zipfile
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import kagglehub.http_resolver
 import pytest
 import torch
-from hostile import Hostile
+from malicious import MaliciousPickle
 from safetensors.torch import save_file
 
 import helpers
-from helpers import checkpoints, dataset, losses, networks, workspace
+from helpers import workspace
+from helpers.data import sources
+from helpers.models.generator import Generator, load_resnet
+from helpers.runs.weights import load_generator
+from helpers.training.losses import Perceptual
 
 
 @pytest.fixture
@@ -25,18 +30,12 @@ def colab(monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
 
 
-@pytest.mark.parametrize(("found", "message"), [("2.3.0", "torch 2.3.0 is"), (None, "torch is not")])
-def test_an_older_or_missing_torch_is_named(monkeypatch, found, message):
-    def version(name):
-        if name == "torch" and found is None:
-            raise PackageNotFoundError(name)
-        return found if name == "torch" else "999"
-
-    monkeypatch.setattr(helpers, "version", version)
-    with pytest.raises(
-        ImportError, match=f"{message} installed, and this series needs 2.11 or newer: `pip install -U torch`"
-    ):
-        helpers.check_versions()
+@pytest.mark.parametrize("name", ["kornia", "lpips", "accelerate", "safetensors"])
+def test_a_missing_package_is_named_with_what_to_do(monkeypatch, name):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda wanted: None if wanted == name else find_spec(wanted))
+    with pytest.raises(ImportError, match=f"{name} is not installed.*setup cell.*pip install -r requirements.txt"):
+        runpy.run_path(helpers.__file__)
 
 
 def test_drive_that_is_not_mounted_is_named(colab, monkeypatch):
@@ -78,13 +77,13 @@ def test_kaggle_refusing_or_out_of_reach_names_the_other_choices(monkeypatch, er
 
     monkeypatch.setattr("kagglehub.dataset_download", refuse)
     with pytest.raises(RuntimeError, match=f'{error}.*data_source="folder".*data_source="sample"'):
-        dataset.download_kaggle()
+        sources.download_kaggle()
 
 
 def test_half_a_download_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("kagglehub.dataset_download", lambda handle: str(tmp_path))
     with pytest.raises(RuntimeError, match=f"{tmp_path} holds no data/train_color: half a download"):
-        dataset.download_kaggle()
+        sources.download_kaggle()
 
 
 def escaping_zip(path):
@@ -120,35 +119,35 @@ def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, monkeypa
     monkeypatch.setattr("kagglehub.dataset_download", download)
     monkeypatch.setattr("tarfile.TarFile.extraction_filter", None, raising=False)
     with contextlib.suppress(RuntimeError):  # refused as a whole is as good
-        dataset.download_kaggle()
+        sources.download_kaggle()
     outside = [path for path in tmp_path.rglob("*") if path.is_file() and out not in path.parents]
     assert outside == [tmp_path / "archive"] and not Path("/escaped.txt").exists()
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
-def test_hostile_weights_leave_no_trace(offline, tmp_path, write):
+def test_malicious_weights_leave_no_trace(offline, tmp_path, write):
     trace, folder = tmp_path / "trace", Path(torch.hub.get_dir()) / "checkpoints"
     folder.mkdir(parents=True)
     for name in ("resnet18-f37072fd.pth", "vgg16-397923af.pth"):
-        write(Hostile(trace), folder / name)
+        write(MaliciousPickle(trace), folder / name)
     with pytest.raises(RuntimeError, match="resnet18 cannot be downloaded or read"):
-        networks.load_resnet("resnet18", "IMAGENET1K_V1")
+        load_resnet("resnet18", "IMAGENET1K_V1")
     with pytest.raises(RuntimeError, match="vgg16 cannot be downloaded or read"):
-        losses.Perceptual("IMAGENET1K_V1")
-    write(Hostile(trace), tmp_path / "generator.safetensors")
+        Perceptual("IMAGENET1K_V1")
+    write(MaliciousPickle(trace), tmp_path / "generator.safetensors")
     with pytest.raises(ValueError, match="not a generator of this series"):
-        checkpoints.load_generator(tmp_path / "generator.safetensors")
+        load_generator(tmp_path / "generator.safetensors")
     assert not trace.exists()
 
 
 def test_unknown_weights_are_named():
     with pytest.raises(RuntimeError, match="encoder_weights='IMAGENET9K': resnet18 has no such weights"):
-        networks.load_resnet("resnet18", "IMAGENET9K")
+        load_resnet("resnet18", "IMAGENET9K")
 
 
 def test_weights_of_another_architecture_are_named(tmp_path):
-    state = networks.Generator("resnet18", None, res_blocks=1).state_dict()
+    state = Generator("resnet18", None, res_blocks=1).state_dict()
     path = tmp_path / "generator.safetensors"
     save_file(dict(state), path, {"architecture": '{"encoder": "resnet18", "res_blocks": 2}'})
     with pytest.raises(ValueError, match=r"bottleneck\.1\.body"):
-        checkpoints.load_generator(path)
+        load_generator(path)

@@ -4,7 +4,7 @@ from torch import nn
 
 
 class TinyGenerator(nn.Sequential):
-    """A generator small enough to train in no time, with batch normalisation as the real one."""
+    """A generator small enough to train in no time, with batch normalization as the real one."""
 
     architecture = {"encoder": "tiny"}
 

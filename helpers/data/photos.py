@@ -34,14 +34,19 @@ def to_rgb(photo: Any) -> np.ndarray:
     if isinstance(photo, (bytes, Image.Image)):
         return _open(io.BytesIO(photo) if isinstance(photo, bytes) else photo, "the photo")
     array = np.asarray(photo)
-    known = array.dtype in (np.uint8, np.uint16) or array.dtype.kind == "f"
+    fractions = array.dtype.kind == "f" and array.size > 0 and np.nanmax(array) <= 1.001
     channels = array.shape[2] if array.ndim == 3 else 1
-    if not known or array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+    if (
+        not (fractions or array.dtype in (np.uint8, np.uint16))
+        or array.ndim not in (2, 3)
+        or channels not in (1, 3, 4)
+        or 0 in array.shape
+    ):
         raise ValueError(
             f"an array of {array.dtype} and shape {array.shape} is no photo; it must be (H, W) or (H, W, 1, 3 or 4), "
             "uint8, uint16 or floating-point in [0, 1]"
         )
-    array = img_as_ubyte(np.nan_to_num(array.clip(0, None)) if array.dtype.kind == "f" else array)
+    array = img_as_ubyte(np.nan_to_num(array).clip(0, 1) if fractions else array)
     return np.ascontiguousarray(array[..., :3] if channels > 1 else gray2rgb(array.reshape(array.shape[:2])))
 
 

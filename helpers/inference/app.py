@@ -28,7 +28,7 @@ likely in the photos it learned from. It cannot know the color of a dress, a car
 def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: Options) -> dict[str, str]:
     """Colorize an uploaded file into a folder; return its title, previews of before and after, and the full result.
 
-    Raises OSError that names a file which is no photo.
+    Raises ValueError or OSError that names a file which is no photo.
     """
     path, place = Path(file), Path(tempfile.mkdtemp(dir=folder))  # two photos may have one name
     target = target_of(path, path.parent, place, "")
@@ -53,7 +53,7 @@ def colorize_uploads(
     for file in progress.tqdm(files or [], unit="photos"):
         try:
             done.append(colorize_upload(file, folder, colorizer, options))
-        except (OSError, MemoryError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             name = Path(file).name
             told = str(error).replace(file, name)
             gr.Warning(told if name in told else f"{name}: {told}", duration=20)

@@ -1,17 +1,16 @@
-"""Colorizing files: one, or a folder that goes on where it stopped, lists what it cannot read, and harms nothing."""
+"""Colorizing files: one, or a folder that is resumed where it stopped, lists what it cannot read, and harms nothing."""
 
 import errno
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageCms
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from helpers import workspace
@@ -21,18 +20,7 @@ from helpers.runs.files import locked, write_atomically
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")
-
-
-@dataclass
-class Job:
-    """One photo on its way: what was read, what was predicted, or why it was skipped."""
-
-    source: Path
-    target: Path
-    rgb: np.ndarray | None = None
-    L: Tensor | None = None
-    ab: Tensor | None = None
-    error: str = ""
+PREDICTING = threading.Lock()  # photos are read and written side by side, predicted one after the other
 
 
 def target_of(path: Path, source: Path, target: Path, file_format: str) -> Path:
@@ -44,54 +32,32 @@ def target_of(path: Path, source: Path, target: Path, file_format: str) -> Path:
     return target / (relative if same else relative.with_name(relative.name + ending))
 
 
-def read(job: Job, options: Options) -> Job:
-    """Read a photo into its job, and what the network will see of it; an error is noted, not raised."""
-    try:
-        job.rgb, job.L = preprocess(job.source, options)
-    except (OSError, MemoryError) as error:
-        job.error = str(error)
-    return job
+def colorize_file(source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95) -> None:
+    """Colorize one photo file into another, with its EXIF data and color profile.
 
-
-def predict(job: Job, colorizer: Colorizer, options: Options) -> Job:
-    """Let the network see a job's photo; a lack of memory is noted, not raised."""
-    try:
-        if not job.error:
-            job.ab = colorizer.predict(job.L, options.flip)[0] * options.saturation
-    except RuntimeError as error:
-        if "memory" not in str(error):
-            raise
-        job.error = f"not enough memory for input_size={options.input_size}: try a smaller one"
-    return job
-
-
-def write(job: Job, quality: int) -> Job:
-    """Write a job's photo at its full size, with the EXIF data and the color profile of its source.
-
-    What goes wrong with this photo is noted; raises OSError when nothing can be written any more.
+    Raises ValueError for a photo that cannot be read or colorized, OSError for a target that cannot be written.
     """
     try:
-        if not job.error:
-            content = encoded(render(job.rgb, job.ab), job, quality)
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(job.target, lambda path: path.write_bytes(content))
-    except (MemoryError, RuntimeError, ValueError) as error:  # of torch, a lack of memory is a RuntimeError
-        job.error = f"cannot be colorized: {error}"
-    except OSError as error:
-        if errno.ENAMETOOLONG not in (error.errno, getattr(error.__cause__, "errno", None)):
-            raise
-        job.error = "its name is too long to be written"
-    job.rgb = job.L = job.ab = None
-    return job
+        rgb, L = preprocess(source, options)
+        with PREDICTING:
+            ab = colorizer.predict(L, options.flip)[0] * options.saturation
+        content = encoded(render(rgb, ab), source, target, quality)
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:  # of torch, a lack of memory is a RuntimeError
+        hint = f"with input_size={options.input_size}; a smaller one takes less memory"
+        raise ValueError(f"{source} cannot be colorized {hint}: {error}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(target, lambda path: path.write_bytes(content))
 
 
-def encoded(rgb: np.ndarray, job: Job, quality: int) -> bytes:
+def encoded(rgb: np.ndarray, source: Path, target: Path, quality: int) -> bytes:
     """Return a photo (H, W, 3) as the bytes of a file; details of the source that cannot be written are left out."""
     jpeg = {"format": "JPEG", "quality": quality, "subsampling": 0}
-    how = jpeg if job.target.suffix.lower() in JPEG else {"format": "PNG", "compress_level": 3}
+    how = jpeg if target.suffix.lower() in JPEG else {"format": "PNG", "compress_level": 3}
     photo, buffer = Image.fromarray(rgb), io.BytesIO()
     try:
-        photo.save(buffer, **how, **metadata(job.source))
+        photo.save(buffer, **how, **metadata(source))
     except Exception:  # damaged EXIF data fail in many ways
         buffer = io.BytesIO()
         photo.save(buffer, **how)
@@ -114,17 +80,9 @@ def metadata(path: Path) -> dict[str, bytes]:
     return kept
 
 
-def colorize_files(jobs: list[Job], colorizer: Colorizer, options: Options, quality: int = 95) -> Iterator[Job]:
-    """Yield each job when it is done, in order: read and written by threads, predicted one after the other."""
-    ahead = workspace.cores() + 1
-    loaded = workspace.in_parallel(lambda job: read(job, options), jobs, ahead)
-    predicted = (predict(job, colorizer, options) for job in loaded)
-    return workspace.in_parallel(lambda job: write(job, quality), predicted, ahead)
-
-
-def jobs_for(source: Path, target: Path, file_format: str) -> list[Job]:
-    """Return a job for every photo in a folder and below; no two have one target, and none is in the target."""
-    inside, taken, jobs = target.resolve(), set(), []
+def targets_for(source: Path, target: Path, file_format: str) -> dict[Path, Path]:
+    """Return where each photo in a folder and below goes; no two have one target, and none is in the target."""
+    inside, places, taken = target.resolve(), {}, set()
     for path in list_photos(source):
         if source.resolve() in inside.parents and inside in path.resolve().parents:
             continue
@@ -132,8 +90,8 @@ def jobs_for(source: Path, target: Path, file_format: str) -> list[Job]:
         while place in taken:
             place = place.with_stem(place.stem + "+")
         taken.add(place)
-        jobs.append(Job(path, place))
-    return jobs
+        places[path] = place
+    return places
 
 
 def refuse_another(target: Path, source: Path, colorizer: Colorizer, options: Options) -> None:
@@ -145,6 +103,19 @@ def refuse_another(target: Path, source: Path, colorizer: Colorizer, options: Op
     if differ:
         raise ValueError(f"{target} holds photos made in another way ({'; '.join(differ)}): name another folder.")
     write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
+
+
+def attempt(path: Path, target: Path, colorizer: Colorizer, options: Options, quality: int) -> str:
+    """Colorize a photo, and return why it has to be skipped, if so; raises OSError when nothing can be written."""
+    try:
+        colorize_file(path, target, colorizer, options, quality)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        if errno.ENAMETOOLONG not in (error.errno, getattr(error.__cause__, "errno", None)):
+            raise
+        return "its name is too long to be written"
+    return ""
 
 
 def colorize_folder(
@@ -160,34 +131,25 @@ def colorize_folder(
     What is in the target already is left as it is, so a second call goes on where the first one stopped. Names are
     kept; `file_format` "jpeg" or "png" changes the format. quality: of JPEG, 1 to 100. options: see `Options`. The
     table is also written to `skipped.csv` in the target. Raises ValueError when source and target are one folder, or
-    the target was begun in another way; BlockingIOError when another program fills it.
+    the target was begun in another way; BlockingIOError when another program fills it; OSError when the disk is full.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if source.resolve() == target.resolve():
         raise ValueError(f"{target} is the folder of the photos itself: name another one, they are never overwritten")
-    jobs = jobs_for(source, target, file_format)
-    left, skipped = [job for job in jobs if not job.target.exists()], []
+    places = targets_for(source, target, file_format)
+    left, skipped = [path for path, place in places.items() if not place.exists()], []
     colorizer = colorizer or Colorizer()
     options = colorizer.options(**options)
     with locked(target) as heartbeat:
         refuse_another(target, source, colorizer, options)
-        print(f"{len(jobs)} photos, {len(jobs) - len(left)} of them done before; weights: {colorizer}")
-        for job in tqdm(colorize_files(left, colorizer, options, quality), total=len(left), unit="photo"):
+        print(f"{len(places)} photos, {len(places) - len(left)} of them done before; weights: {colorizer}")
+        work = (lambda path: attempt(path, places[path], colorizer, options, quality)), left, workspace.cores() + 1
+        for path, error in zip(left, tqdm(workspace.in_parallel(*work), total=len(left), unit="photo"), strict=True):
             heartbeat()
-            if job.error:
-                skipped.append((job.source.relative_to(source).as_posix(), job.error))
+            if error:
+                skipped.append((path.relative_to(source).as_posix(), error))
     table = pd.DataFrame(skipped, columns=["photo", "reason"])
     # a file's name need not be valid Unicode
     write_atomically(target / "skipped.csv", lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
     print(f"{len(left) - len(table)} colorized, {len(table)} skipped (listed in {target / 'skipped.csv'})")
     return table
-
-
-def colorize_file(source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95) -> None:
-    """Colorize one photo file into another, with its EXIF data and color profile.
-
-    Raises OSError when the photo cannot be read or the target cannot be written.
-    """
-    (job,) = colorize_files([Job(Path(source), Path(target))], colorizer, options, quality)
-    if job.error:
-        raise OSError(job.error)

@@ -43,8 +43,8 @@ def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) 
 
 def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
     """Draw a validation metric of a history, the EMA weights' and the raw weights' where there are both."""
-    raw = f"val {metric} raw"
-    for column, label, style in ((f"val {metric}", "EMA" if raw in history else "raw", "o-"), (raw, "raw", "x--")):
+    saved = "EMA" if any(column.endswith(" raw") for column in history) else "raw"
+    for column, label, style in ((f"val {metric}", saved, "o-"), (f"val {metric} raw", "raw", "x--")):
         if column in history:
             axis.plot(history["epoch"], history[column], style, label=f"{label} weights", ms=4)
     if metric == "colorfulness" and "val truth" in history:

@@ -98,7 +98,10 @@ def lab_channels(photo: Tensor, name: str | None = None) -> Figure:
     channels = L_ab_to_lab(*rgb_to_L_ab(photo[None].float() / 255))[0]
     titles = ("L* (lightness)", "a* (green to red)", "b* (blue to yellow)")
     maps = {f"{title}: {c.min():.0f} to {c.max():.0f}": c for title, c in zip(titles, channels, strict=True)}
-    return heat({"rgb": as_image(photo)} | maps, name, cmaps=(None, "gray", "PiYG_r", "cividis"))
+    figure = heat({"rgb": as_image(photo)} | maps, cmaps=(None, "gray", "PiYG_r", "cividis"))
+    for axis, limits in zip(figure.axes[1:4], ((0, 100), (-60, 60), (-60, 60)), strict=True):
+        axis.images[0].set_clim(*limits)
+    return finish(figure, name)
 
 
 def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> Figure:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from helpers.config import Config
-from helpers.runs.weights import arguments_of
+from helpers.runs.weights import arguments_of, settings_of
 
 NO_MATTER = {"show_folder", "photos_folder", "memory_gb", "compile", "checkpoint_minutes", "profile", "run", "n_photos"}
 LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
@@ -40,11 +41,12 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
     Of a function: its name, code, default values, and the values that it takes from around it, closure and globals
     alike. Of a tensor: a hash. Of an object: its class and plain attributes. Addresses in memory never show.
     """
-    if id(thing) in seen or len(seen) > 20 or isinstance(thing, (Config, types.ModuleType)):
+    if id(thing) in seen or len(seen) > 20 or isinstance(thing, (Config, Accelerator, types.ModuleType)):
         return getattr(thing, "__name__", type(thing).__name__)  # the configuration is compared by itself
     within = (*seen, id(thing))
     if isinstance(thing, types.FunctionType) and set(Path(thing.__code__.co_filename).parts) & LIBRARIES:
-        return f"{thing.__module__}.{thing.__qualname__}"
+        decorated = getattr(thing, "__wrapped__", None)  # torch.compile, say, of a function that a notebook defines
+        return meaning(decorated, within) if decorated else f"{thing.__module__}.{thing.__qualname__}"
     if isinstance(thing, types.FunctionType):
         return f"{thing.__name__} {_digest(_function(thing, within))}"
     if isinstance(thing, types.MethodType):
@@ -52,19 +54,21 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(thing, functools.partial):
         return f"partial {meaning([thing.func, thing.args, thing.keywords], within)}"
     if isinstance(thing, torch.nn.Module):
-        return f"{type(thing).__name__} {_digest(_network(thing))}"  # not its weights: they may learn
-    if isinstance(thing, (torch.Tensor, np.ndarray)):
-        numbers = torch.as_tensor(thing).detach().cpu().double().numpy()
-        return f"{numbers.shape} {_digest(repr(numbers.tobytes()))}"
+        return f"{type(thing).__name__} {_digest(_network(thing, within))}"  # not its weights: they may learn
+    if isinstance(thing, torch.Tensor):
+        return f"tensor {meaning((thing.detach() if thing.is_complex() else thing.detach().double()).cpu().numpy())}"
+    if isinstance(thing, np.ndarray):
+        objects = thing.dtype.hasobject
+        return f"{thing.shape} {meaning(thing.tolist(), within) if objects else _digest(repr(thing.tobytes()))}"
     if isinstance(thing, dict):
-        return f"{{{', '.join(f'{key}: {meaning(value, within)}' for key, value in thing.items())}}}"
+        return f"{{{', '.join(f'{meaning(key, within)}: {meaning(value, within)}' for key, value in thing.items())}}}"
     if isinstance(thing, (list, tuple, set, frozenset)):
         told = [meaning(value, within) for value in thing]
         return f"({', '.join(sorted(told) if isinstance(thing, (set, frozenset)) else told)})"
     if isinstance(thing, type):
         return f"{thing.__name__} {_digest(_class(thing, within))}"
-    if type(thing).__repr__ is not object.__repr__:
-        text = re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+    if type(thing).__repr__ is not object.__repr__ and type(thing).__module__ != "__main__":
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
         return text if len(text) <= 60 else _digest(text)
     return f"{meaning(type(thing), within)} {meaning(vars(thing) if hasattr(thing, '__dict__') else {}, within)}"
 
@@ -77,23 +81,34 @@ def _function(function: types.FunctionType, seen: tuple[int, ...]) -> str:
         names |= {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
     told = [(code.co_code.hex(), code.co_names) for code in codes]
     told += [meaning([c for c in code.co_consts if not isinstance(c, types.CodeType)], seen) for code in codes]
-    told += [meaning(cell.cell_contents, seen) for cell in function.__closure__ or ()]
+    told += [_content(cell, seen) for cell in function.__closure__ or ()]
     told += [function.__defaults__ and meaning(function.__defaults__, seen), meaning(function.__kwdefaults__, seen)]
     around = function.__globals__
     told += [f"{name}={meaning(around[name], seen)}" for name in sorted(names & around.keys())]
     return repr(told)
 
 
+def _content(cell: types.CellType, seen: tuple[int, ...]) -> str:
+    try:
+        return meaning(cell.cell_contents, seen)
+    except ValueError:  # not assigned yet
+        return "empty"
+
+
 def _class(kind: type, seen: tuple[int, ...]) -> str:
-    """Return what a class does: its methods, if it was defined in a notebook; what a package holds is its name."""
-    own = vars(kind) if kind.__module__ == "__main__" else {}
-    return repr([(name, meaning(v, seen)) for name, v in own.items() if isinstance(v, types.FunctionType)])
+    """Return what a class does: its methods and values, if a notebook defined it; what a package holds is its name."""
+    own = [pair for base in kind.__mro__ if base.__module__ == "__main__" for pair in vars(base).items()]
+    own = [(name, getattr(v, "__func__", None) or getattr(v, "fget", None) or v) for name, v in own]
+    hidden = ("__", "_abc_", "_hub_mixin_")  # Python's own and the mixin's
+    own = [(name, v) for name, v in own if isinstance(v, types.FunctionType) or not name.startswith(hidden)]
+    return repr([(name, meaning(v, seen)) for name, v in own])
 
 
-def _network(network: torch.nn.Module | None) -> str:
-    """Return what a network is: its class, arguments, parts and their code, but not its weights."""
-    kinds = {type(part): None for part in (network.modules() if network is not None else ())}
-    told = [meaning(kind) for kind in kinds if kind.__module__ == "__main__"]
+def _network(network: torch.nn.Module | None, seen: tuple[int, ...] = ()) -> str:
+    """Return what a network is: its class, arguments, parts, their code and settings, but not its weights."""
+    parts = [part for part in (network.modules() if network is not None else ()) if type(part).__module__ == "__main__"]
+    told = [meaning(kind, seen) for kind in {type(part): None for part in parts}]
+    told += [meaning(settings_of(part), seen) for part in parts]
     return f"{type(network).__name__} {arguments_of(network)} {_digest(repr([str(network), *told]))}"
 
 

@@ -1,6 +1,7 @@
 """A generator in one file: its weights, and what is needed to make it again."""
 
 import hashlib
+import inspect
 import json
 import sys
 from contextlib import nullcontext
@@ -19,7 +20,8 @@ from helpers.runs.files import write_atomically
 
 def save_generator(path: Path, generator: nn.Module, cfg: Config) -> None:
     """Write a generator's weights; its class, arguments, configuration and a SHA-256 of the weights go along."""
-    state = {name: tensor.contiguous() for name, tensor in generator.state_dict().items()}
+    weights = generator.state_dict()
+    state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
     metadata = {"class": type(generator).__name__, "arguments": json.dumps(arguments_of(generator))}
     metadata |= {"config": cfg.to_json(), "sha256": digest(state)}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
@@ -52,12 +54,13 @@ def load_generator(path: Path | str, notebook: str = "04_adversarial_training") 
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         size = json.loads(metadata.get("config", "{}")).get("size")
+        Config(**({"size": size} if size else {}))  # refuses what a stranger's file may say
         generator, state = _make_again(metadata, path), load_file(path)
-        if digest(state) != metadata.get("sha256", digest(state)):
-            raise ValueError("its numbers are not those that were written. Train it again.")
         generator.load_state_dict(state, assign=True)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
+    if "sha256" in metadata and digest(state) != metadata["sha256"]:
+        raise ValueError(f"{path} is damaged: its numbers are not those that were written. Train it again.")
     generator.trained_size = size
     return generator.eval()
 
@@ -76,7 +79,8 @@ def _make_again(metadata: dict[str, str], path: Path) -> nn.Module:
 
 def _make(kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
     """Return a network, with no weights from elsewhere, and leave chance as it was."""
-    if kind is Generator or "weights" in arguments:
+    passed_on = any(each.kind is each.VAR_KEYWORD for each in inspect.signature(kind.__init__).parameters.values())
+    if "weights" in arguments or kind is Generator or (issubclass(kind, Generator) and passed_on):
         arguments = arguments | {"weights": None}
     # what is loaded later need not be drawn now, nor held twice; a class of one's own may not know of "meta"
     with torch.random.fork_rng(), torch.device("meta") if kind is Generator else nullcontext():
@@ -101,6 +105,8 @@ def refuse_what_cannot_return(generator: nn.Module) -> None:
     It is made anew from its class and arguments, and has to come out the same, but for the numbers it learns.
     """
     name = type(generator).__name__
+    if name == Generator.__name__ and type(generator).__module__ != Generator.__module__:
+        raise TypeError(f"{name} is the series' own network: give your class another name, so that it can be found.")
     where = f"class {name}(torch.nn.Module, PyTorchModelHubMixin)"
     try:
         arguments = arguments_of(generator)
@@ -127,13 +133,18 @@ def _structure(network: nn.Module) -> dict[str, str]:
     """Return for each part of a network what it is: its kind, settings, shapes, hooks, and methods put upon it."""
     parts = {}
     for name, module in network.named_modules():
-        plain = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str, tuple, type(None)))}
-        plain = {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("training", "trained_size")}
         shapes = {k: tuple(v.shape) for k, v in [*module.named_parameters("", False), *module.named_buffers("", False)]}
         patched = "forward" in vars(module) and not hasattr(module, "_original_forward")  # that is accelerate's
         hooks = len(module._forward_hooks) + len(module._forward_pre_hooks)
-        parts[name or "itself"] = f"{type(module).__name__} {plain} {shapes} {patched} {hooks}"
+        parts[name or "itself"] = f"{type(module).__name__} {settings_of(module)} {shapes} {patched} {hooks}"
     return parts
+
+
+def settings_of(module: nn.Module) -> dict[str, Any]:
+    """Return the plain values that a part of a network was given: numbers, texts and the names of functions."""
+    named = {k: getattr(v, "__qualname__", v) for k, v in vars(module).items() if k != "forward"}
+    plain = {k: v for k, v in named.items() if isinstance(v, (bool, int, float, str, tuple, type(None)))}
+    return {k: v for k, v in plain.items() if not k.startswith("_") and k not in ("training", "trained_size")}
 
 
 def missing(path: Path, notebook: str) -> str:

@@ -1,43 +1,12 @@
-"""Training from end to end, on any number of processes: `accelerate launch -m helpers.training`."""
+"""Training from the command line, on any number of processes: `accelerate launch -m helpers.training`."""
 
 import argparse
 import ast
 import os
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from helpers import workspace
 from helpers.config import Config
-from helpers.data import dataset
-from helpers.data.batches import augmentations
-from helpers.models.discriminator import Discriminator
-from helpers.models.generator import Generator
-from helpers.runs.run import warmup_of
-from helpers.training.losses import LossTerm, Perceptual, generator_terms, l1_loss
-from helpers.training.trainer import Trainer
-
-
-def train(
-    cfg: Config, phases: Sequence[str] = ("warmup", "adversarial"), make_terms: Callable = generator_terms
-) -> None:
-    """Train phases as notebooks 03 and 04 do, with every process that accelerate has started.
-
-    make_terms: a function of `cfg` and a `Perceptual` that returns the adversarial phase's loss terms. A step takes
-    `cfg.batch_size` photos on each process. Raises as `dataset.prepare` and `warmup_of` do.
-    """
-    accelerator = workspace.make_accelerator(cfg.precision)
-    workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
-    with accelerator.local_main_process_first():  # the others find what it downloads and prepares
-        photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights).to(accelerator.device)
-        generator = Generator(cfg.encoder, cfg.encoder_weights, cfg.res_blocks)
-    for phase in phases:
-        workspace.seed_everything(cfg.seed + accelerator.process_index)  # each draws an augmentation of its own
-        discriminator, start, terms = None, None, [LossTerm("L1", 1.0, l1_loss)]
-        if phase == "adversarial":
-            start, discriminator, terms = warmup_of(cfg), Discriminator(), make_terms(cfg, perceptual)
-            generator = start.load("warmup")
-        parts = (generator, terms, photos, augmentations(cfg), perceptual, discriminator)
-        Trainer(cfg, accelerator, *parts, start=start.name if start else None).fit()
+from helpers.training.phases import train
 
 
 def main(arguments: list[str] | None = None) -> None:

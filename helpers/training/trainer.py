@@ -26,6 +26,18 @@ from helpers.training.monitoring import EarlyStopping, StopRequest, collapse_war
 from helpers.training.step import Colorization, adam
 
 
+class Unpacking(nn.Module):
+    """A network that takes its inputs as one tuple, the way `update_bn` hands them over."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Return what the network makes of its inputs."""
+        return self.network(*inputs)
+
+
 class Trainer(TrainingEpoch):
     """Train a generator; with a discriminator, against it.
 
@@ -182,10 +194,9 @@ class Trainer(TrainingEpoch):
         self.started = time.perf_counter() - self.seconds
         steps = self.train_epoch(epoch)
         if self.ema:  # weights can be averaged, batch statistics cannot (Izmailov et al. 2018): measured anew, on
-            with (
-                self.accelerator.autocast()
-            ):  # photos as they are; large batches, for small ones underestimate variance
-                update_bn((self.task.inputs(batch)[0] for batch in self.settling), self.ema.module)
+            # photos as they are; large batches, for small ones underestimate variance
+            with self.accelerator.autocast():
+                update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(self.ema.module))
         row = {"epoch": epoch, **epoch_means(steps), **self.validate()}
         row["seconds"] = time.perf_counter() - self.started
         self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)

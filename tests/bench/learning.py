@@ -2,20 +2,24 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
+import lpips
 import numpy as np
 import pandas as pd
 import plain
 import skimage
 import torch
-import torch.nn.functional as F
 from materials import Photos, fixed_trainer, settings, wait, write_photos
 from torch.optim.swa_utils import update_bn
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers import batches, losses, metrics, training
+from helpers.data import batches
+from helpers.evaluation import metrics
+from helpers.training import losses
+from helpers.training.trainer import Trainer
 
 COMPILE = "torch.compile left off"
 UNMEASURED = 2  # steps at the start, in which memory is taken and code is chosen
@@ -28,24 +32,29 @@ def without(name):
     if name == "fused Adam":
         adam = torch.optim.Adam
         torch.optim.Adam = lambda *args, **options: adam(*args, **options | {"fused": False})
-    if name == "LPIPS in pieces":
-        losses.FeatureDistance = OrdinaryDistance
+    if name == "LPIPS in the maps' precision":
+        losses.Perceptual.forward = package_lpips
     if name == "Lab a batch at a time":
         batches.rgb_to_L_ab = skimage_lab
     if name == "losses read once an epoch":
-        step = training.Trainer.training_step
-        training.Trainer.training_step = lambda self, batch: {k: v.cpu() for k, v in step(self, batch).items()}
+        step = Trainer.training_step
+        Trainer.training_step = lambda self, *batches: {k: v.cpu() for k, v in step(self, *batches).items()}
     changes = {"bf16 or fp16": {"precision": "fp32"}, "photos in memory": {"memory_gb": 0.0}}
     return changes.get(name, {"compile": True} if name == COMPILE else {})
 
 
-class OrdinaryDistance:
-    """LPIPS of a layer with ordinary operations."""
+def package_lpips(self, rgb, truth, autocast=nullcontext):
+    """LPIPS as the lpips package formulates it, on fp32 copies of the backbone's feature maps."""
 
-    @staticmethod
-    def apply(ours, theirs, weight):
-        ours, theirs = (F.normalize(maps.float(), dim=1, eps=1e-10) for maps in (ours, theirs))
-        return ((ours - theirs) ** 2 * weight.view(1, -1, 1, 1)).sum(1).mean((1, 2))
+    def features(photos):
+        with autocast():
+            maps = self.model.net(self.model.scaling_layer(photos * 2 - 1))
+        return [lpips.normalize_tensor(layer.float()) for layer in maps]
+
+    layers = zip(features(rgb), features(truth), self.model.lins, strict=True)
+    return sum(
+        lpips.spatial_average(lin((ours - theirs) ** 2), keepdim=False) for ours, theirs, lin in layers
+    ).flatten()
 
 
 def skimage_lab(rgb):
@@ -84,9 +93,9 @@ def timed_ours(cfg, folder, paths, adversarial, steps):
     trainer.batches.__class__.__len__ = lambda self: steps
     inside, ends, step = [], [], trainer.training_step
 
-    def timed(batch):
+    def timed(*batches):
         started = time.perf_counter()
-        log = step(batch)
+        log = step(*batches)
         if len(ends) in (UNMEASURED - 1, steps - 1):
             wait()
         ends.append(time.perf_counter())
@@ -106,9 +115,9 @@ def timed_ours(cfg, folder, paths, adversarial, steps):
 
 KINDS = {  # of operations, by a part of their name
     "convolutions": ("conv",),
-    "batch normalisation": ("batch_norm",),
+    "batch normalization": ("batch_norm",),
     "activations": ("relu", "threshold", "clamp", "tanh", "sigmoid"),
-    "optimiser, clipping, average": ("adam", "foreach", "lerp", "norm"),
+    "optimizer, clipping, EMA": ("adam", "foreach", "lerp", "norm"),
     "copies and casts": ("copy_", "_to_copy", "cat", "fill_", "zero_"),
 }
 
@@ -136,7 +145,7 @@ def profile(folder, phase="warmup", steps=3):
 def quality(folder, epochs=5, size=64, seeds=3):
     """Validation L1 after the same steps on the same photos from the same first weights: ours, and the report's way.
 
-    Without augmentation, and both along the same cosine; each with its own precision, layout, optimiser and Lab. Batch
+    Without augmentation, and both along the same cosine; each with its own precision, layout, optimizer and Lab. Batch
     statistics are measured anew at the end: after few steps their running means are mostly noise. Over several seeds,
     for rounding alone makes two trainings part ways.
     """
@@ -149,7 +158,8 @@ def quality(folder, epochs=5, size=64, seeds=3):
         torch.manual_seed(seed)
         pair = trained_both_ways(cfg, photos, paths[:320])
         for name, generator in pair.items():
-            update_bn((batch.L for batch in batches.Batches(photos.load("train", 256), 32)), generator)
+            device = next(generator.parameters()).device
+            update_bn((batch.L for batch in batches.Batches(photos.load("train", 256), 32, device)), generator)
             pair[name] = metrics.measure_all(colorized(generator, truth), truth, with_ssim=False)["L1"].mean()
         found.append(pair)
         print(pair, file=sys.stderr)
@@ -177,6 +187,6 @@ def trained_both_ways(cfg, photos, paths):
 
 
 def colorized(generator, photos):
-    """Photos as a generator colours them, in fp32."""
+    """Photos as a generator colors them, in fp32."""
     device = next(generator.parameters()).device
     return metrics.colorize_all(generator.eval(), photos, device)

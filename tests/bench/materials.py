@@ -4,11 +4,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import skimage
 import torch
 
-from helpers import batches, dataset, losses, networks, training, workspace
+from helpers import workspace
 from helpers.config import Config
+from helpers.data.batches import augmentations
+from helpers.data.dataset import PhotoSet
+from helpers.data.sources import SAMPLES
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
+from helpers.training import losses
+from helpers.training.trainer import Trainer
 
 
 def settings(**changes):
@@ -19,7 +27,7 @@ def settings(**changes):
 def write_photos(folder, count, size, ending="png"):
     """Fill a folder with `count` different squares cut from scikit-image's photos; return their paths."""
     shipped = Path(skimage.__file__).parent / "data"
-    photos = [cv2.imread(str(shipped / name)) for name in dataset.SAMPLES[:5]]
+    photos = [cv2.imread(str(shipped / name)) for name in SAMPLES[:5]]
     random, paths = np.random.default_rng(0), []
     for i in range(count):
         photo = photos[i % len(photos)]
@@ -31,25 +39,25 @@ def write_photos(folder, count, size, ending="png"):
     return paths
 
 
-class Photos(dataset.PhotoSet):
+class Photos(PhotoSet):
     """A prepared set whose photos all are training photos."""
 
     def __init__(self, folder, paths):
-        self.folder, self.paths = folder, paths
+        super().__init__(folder, pd.DataFrame({"name": [path.name for path in paths]}), pd.DataFrame())
 
     def names(self, split):
-        return [path.name for path in self.paths[: None if split == "train" else 16]]
+        return self.manifest["name"].tolist()[: None if split == "train" else 16]
 
 
 def fixed_trainer(cfg, photos, adversarial):
     """The series' own trainer for a phase."""
     accelerator = workspace.make_accelerator(cfg.precision)
     perceptual = losses.Perceptual(None).to(accelerator.device)
-    terms = losses.report_terms(cfg, perceptual) if adversarial else [losses.LossTerm("L1", 1.0, losses.l1_loss)]
-    generator = networks.Generator(cfg.encoder, None, cfg.res_blocks)
-    discriminator = networks.Discriminator() if adversarial else None
-    parts = (generator, terms, photos, batches.augmentations(cfg), perceptual, discriminator)
-    return training.Trainer(cfg, accelerator, *parts)
+    terms = losses.generator_terms(cfg, perceptual) if adversarial else [losses.LossTerm("L1", 1.0, losses.l1_loss)]
+    generator = Generator(cfg.encoder, None, cfg.res_blocks)
+    discriminator = Discriminator() if adversarial else None
+    parts = (generator, terms, photos, augmentations(cfg), perceptual, discriminator)
+    return Trainer(cfg, accelerator, *parts)
 
 
 def wait():

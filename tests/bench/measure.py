@@ -23,8 +23,15 @@ import plain
 from learning import profile, quality, train
 from materials import Photos, settings, wait, write_photos
 
-from helpers import dataset, folders, inference, metrics, networks, selection, workspace
-from helpers.checkpoints import save_generator
+from helpers import workspace
+from helpers.data import dataset, selection
+from helpers.data.photos import read_rgb
+from helpers.data.sources import show_photos
+from helpers.evaluation import metrics
+from helpers.inference.colorizer import Colorizer
+from helpers.inference.folder import colorize_file, colorize_folder
+from helpers.models.generator import Generator
+from helpers.runs.weights import save_generator
 
 
 def peak(folder, size=2048, seconds=4.0):
@@ -77,7 +84,7 @@ def infer(folder, batch_size=1, size=255, count=32):
     cfg = settings(size=size)
     accelerator = workspace.make_accelerator(cfg.precision)
     photos = Photos(Path(folder), write_photos(folder, 16, size)).load("train")[torch.arange(count) % 16]
-    generator = networks.Generator(weights=None).eval().to(accelerator.device, memory_format=torch.channels_last)
+    generator = Generator(weights=None).eval().to(accelerator.device, memory_format=torch.channels_last)
     with accelerator.autocast():
         metrics.colorize_all(generator, photos[:batch_size], accelerator.device, batch_size)
         started = time.perf_counter()
@@ -85,20 +92,20 @@ def infer(folder, batch_size=1, size=255, count=32):
     return {"photos/s": count / (time.perf_counter() - started)}
 
 
-def full_size(folder, megapixels=24, view=255):
+def full_size(folder, megapixels=24, input_size=255):
     """Seconds to colorize a photo of many pixels, from file to file, with the weights there already."""
     source, height = Path(folder) / "large.jpg", round((megapixels * 1e6 / 1.5) ** 0.5)
-    photo = selection.read_rgb(dataset.show_photos("")[0])
+    photo = read_rgb(show_photos("")[0])
     cv2.imwrite(str(source), cv2.resize(photo, (round(height * 1.5), height), interpolation=cv2.INTER_CUBIC))
     del photo
-    generator = networks.Generator(weights=None)
+    generator = Generator(weights=None)
     with torch.no_grad():
-        generator.head.weight.mul_(30)  # loud colours, many of them out of gamut: the hard case
-    colorizer = inference.Colorizer(generator)
-    colorizer(np.zeros((view, view, 3), np.uint8))  # the first call of a network takes longer
+        generator.head.weight.mul_(30)  # loud colors, many of them out of gamut: the hard case
+    colorizer = Colorizer(generator)
+    colorizer(np.zeros((input_size, input_size, 3), np.uint8))  # the first call of a network takes longer
     started = time.perf_counter()
-    job = folders.colorize_file(source, source.with_stem("colour"), colorizer, colorizer.options(view=view))
-    return {"seconds": time.perf_counter() - started, "errors": len(job.error)}
+    colorize_file(source, source.with_stem("color"), colorizer, colorizer.options(input_size=input_size))
+    return {"seconds": time.perf_counter() - started}
 
 
 def album(folder, way="a folder at once", count=200, size=255):
@@ -107,14 +114,14 @@ def album(folder, way="a folder at once", count=200, size=255):
     source.mkdir()
     target.mkdir()
     paths = write_photos(source, count, size, "jpg")
-    save_generator(weights, networks.Generator(weights=None), settings(size=size))
+    save_generator(weights, Generator(weights=None), settings(size=size))
     started = time.perf_counter()
     if way == "a folder at once":
-        folders.colorize_folder(source, target, inference.Colorizer(weights))
+        colorize_folder(source, target, Colorizer(weights))
     elif way == "a call a photo":
-        colorizer = inference.Colorizer(weights)
+        colorizer = Colorizer(weights)
         for path in paths:
-            folders.colorize_file(path, target / path.name, colorizer, colorizer.options())
+            colorize_file(path, target / path.name, colorizer, colorizer.options())
     else:
         for path in paths:
             command = ["-m", "helpers.inference", str(path), str(target / path.name), "--weights", str(weights)]

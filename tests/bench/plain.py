@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from helpers.color import L_ab_to_rgb
-from helpers.networks import Discriminator, Generator
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
 
 
 class PlainPhotos(Dataset):
@@ -93,8 +94,8 @@ def prepare(paths, folder, size):
         rgb = io.imread(path)
         red, green, blue = rgb.reshape(-1, 3).astype(float).T
         opponents = np.stack([red - green, (red + green) / 2 - blue])
-        colourful = np.hypot(*opponents.std(1)) + 0.3 * np.hypot(*opponents.mean(1))
-        if min(rgb.shape[:2]) < size or colourful < 6:
+        colorful = np.hypot(*opponents.std(1)) + 0.3 * np.hypot(*opponents.mean(1))
+        if min(rgb.shape[:2]) < size or colorful < 6:
             continue
         hashlib.sha256(path.read_bytes()).hexdigest()
         side = min(rgb.shape[:2])

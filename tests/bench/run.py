@@ -1,12 +1,13 @@
-"""`make bench`: how fast the series is, as ratios within one run; tables in artifacts/bench/.
+"""`make bench`: how fast the series is, as ratios within one run; tables in artifacts/bench/ and RESULTS.md.
 
 Each measurement is a process of its own (`measure.py`). Alone on the machine, please: two programs that share the cores
-measure each other.
+measure each other. When all are taken, they are put at the top of RESULTS.md, above those of earlier runs.
 """
 
 import datetime
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parents[1] / "artifacts" / "bench"
+OUT, RESULTS = HERE.parents[1] / "artifacts" / "bench", HERE / "RESULTS.md"
 PHASES = ("warmup", "adversarial")
 MEASURES = (
     "bf16 or fp16",
@@ -23,7 +24,7 @@ MEASURES = (
     "fused Adam",
     "photos in memory",
     "Lab a batch at a time",
-    "LPIPS in pieces",
+    "LPIPS in the maps' precision",
     "losses read once an epoch",
     "torch.compile left off",
 )
@@ -126,13 +127,39 @@ def on_paper(tables):
     return pd.DataFrame(rows).T
 
 
+def machine():
+    """Return the name of what the measurements run on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
+    return f"{torch.get_num_threads()} threads of {names[0] if names else platform.machine()}"
+
+
+def markdown(table):
+    """Return a table as lines of Markdown, its numbers rounded to three digits."""
+
+    def cell(value):
+        if isinstance(value, str):
+            return value
+        return "–" if pd.isna(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index().rename(columns={"index": ""})
+    rows = [list(table), ["---"] * table.shape[1]]
+    rows += [[cell(value) for value in row] for row in table.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main():
     """Take all measurements, write each table as soon as it is there: the whole takes half an hour."""
     OUT.mkdir(parents=True, exist_ok=True)
     peak, tables = measure("peak")["GFLOP/s"], {}
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    title = f"{datetime.date.today()}, {device}, {platform.machine()}, PyTorch {torch.__version__}"
-    text = [f"{title}; 255 px, batch 8 unless said otherwise; matrix-multiply peak {peak:.0f} GFLOP/s"]
+    text = [
+        f"## {datetime.date.today()}, {machine()}",
+        f"PyTorch {torch.__version__}; matrix multiplication sustains {peak:.0f} GFLOP/s. Photos are squares cut from "
+        "scikit-image's; 255 px and batch 8 unless said otherwise; preparation reads JPEG files of 400 px.",
+    ]
     makers = {
         "training": lambda: against_the_report(peak),
         "measures": lambda: each_measure_alone(tables["training"]),
@@ -147,8 +174,10 @@ def main():
     for name, make in makers.items():
         tables[name] = make()
         tables[name].to_csv(OUT / f"{name}.csv")
-        text.append(f"{name}\n{tables[name].round(3).to_string()}")
-        (OUT / "report.txt").write_text("\n\n".join(text) + "\n")
+        text += [f"### {name[0].upper()}{name[1:]}", markdown(tables[name])]
+        (OUT / "report.md").write_text("\n\n".join(text) + "\n")
+    title, _, earlier = RESULTS.read_text().partition("\n\n")
+    RESULTS.write_text("\n\n".join([title, *text, earlier]))
     print("\n\n".join(text))
 
 

@@ -1,4 +1,4 @@
-"""The training steps and phases: what learns, what stays, when it stops, which weights are kept."""
+"""The trainer and its steps: what learns, what stays, when it stops, which weights are kept."""
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,13 @@ from skimage.color import lab2rgb, rgb2lab
 from tiny import TinyGenerator
 
 from helpers import workspace
-from helpers.batches import Batches, augmentations
-from helpers.checkpoints import Run
-from helpers.losses import LossTerm, Prediction, gan_loss, l1_loss
-from helpers.monitoring import EarlyStopping, collapse_warnings
-from helpers.networks import Discriminator, Generator
-from helpers.trainer import Trainer
+from helpers.data.batches import Batches, augmentations
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
+from helpers.runs.run import Run
+from helpers.training.losses import LossTerm, Prediction, gan_loss, l1_loss
+from helpers.training.monitoring import EarlyStopping, collapse_warnings
+from helpers.training.trainer import Trainer
 
 L1 = LossTerm("L1", 50.0, l1_loss)
 GAN = LossTerm("GAN", 1.0, gan_loss)
@@ -54,6 +55,11 @@ def fixed_batch(trainer, count=4):
     return batch
 
 
+def predicted(trainer, batch):
+    """What the trainer's generator makes of a batch, for the loss terms to look at."""
+    return trainer.task.predict(trainer.generator, batch, discriminator=trainer.raw_discriminator)
+
+
 def follow(trainer, curve):
     """Let a trainer only seem to train: epoch n sets all weights to n, and validation L1 is curve[n - 1]."""
 
@@ -65,7 +71,7 @@ def follow(trainer, curve):
         return pd.DataFrame({"epoch": [epoch], "G total": [1.0]})
 
     def validate():
-        return {"val L1": curve[trainer.epoch - 1], "val PSNR": 20.0, "val colourfulness": 30.0, "val truth": 40.0}
+        return {"val L1": curve[trainer.epoch - 1], "val PSNR": 20.0, "val colorfulness": 30.0, "val truth": 40.0}
 
     trainer.train_epoch, trainer.validate = train_epoch, validate
     return trainer.fit()
@@ -108,12 +114,11 @@ def test_an_adversarial_step_changes_both_networks(make):
 def test_the_generators_step_leaves_the_discriminator_alone(make):
     trainer = make(terms=[GAN], discriminator=Discriminator())
     batch = fixed_batch(trainer)
-    trainer.discriminator_step(batch, torch.zeros_like(batch.ab))
+    trainer.discriminator_step(predicted(trainer, batch))
     weights = copied(trainer.discriminator)
     gradients = {name: p.grad.clone() for name, p in trainer.discriminator.named_parameters()}
     g = copied(trainer.generator)
-    ab_pred = trainer.generator(batch.L)
-    trainer.generator_step(Prediction(batch.L, batch.ab, batch.rgb, ab_pred, trainer.discriminator))
+    trainer.generator_step(predicted(trainer, batch))
     assert differ(g, trainer.generator), "the GAN term must reach the generator through the discriminator"
     assert not differ(weights, trainer.discriminator)
     for name, parameter in trainer.discriminator.named_parameters():
@@ -123,18 +128,19 @@ def test_the_generators_step_leaves_the_discriminator_alone(make):
 def test_the_discriminators_step_leaves_the_generator_alone(make):
     trainer = make(terms=[GAN], discriminator=Discriminator())
     batch, g = fixed_batch(trainer), copied(trainer.generator)
-    trainer.discriminator_step(batch, trainer.generator(batch.L).detach())
+    trainer.discriminator_step(predicted(trainer, batch))
     assert not differ(g, trainer.generator)
     assert all(parameter.grad is None for parameter in trainer.generator.parameters())
 
 
-def test_the_discriminator_learns_to_tell_real_from_grey(make):
+def test_the_discriminator_learns_to_tell_real_from_gray(make):
     trainer = make(terms=[GAN], discriminator=Discriminator(), adversarial_lr=1e-3)
     batch = fixed_batch(trainer)
-    logs = [trainer.discriminator_step(batch, torch.zeros_like(batch.ab)) for _ in range(10)]
+    gray = Prediction(batch.L, batch.ab, batch.rgb, torch.zeros_like(batch.ab))
+    logs = [trainer.discriminator_step(gray) for _ in range(10)]
     first, last = ((log["D real"] + log["D fake"]).item() for log in (logs[0], logs[-1]))
     assert last < 0.7 * first
-    assert logs[-1]["D right on real"] > 0.5 and logs[-1]["D right on fake"] > 0.5
+    assert logs[-1]["D accuracy (real)"] > 0.5 and logs[-1]["D accuracy (fake)"] > 0.5
 
 
 def test_gradients_are_clipped(make):
@@ -180,7 +186,7 @@ def test_every_term_is_logged_by_its_name_per_step_and_epoch(make):
 def test_an_epoch_ends_with_its_validation(make, perceptual, sample_photos):
     trainer = make(perceptual=perceptual, warmup_epochs=1)
     row = trainer.fit().iloc[0]
-    assert row[["val L1", "val PSNR", "val LPIPS", "val colourfulness", "val truth"]].notna().all()
+    assert row[["val L1", "val PSNR", "val LPIPS", "val colorfulness", "val truth"]].notna().all()
     (batch,) = Batches(sample_photos.load("validation"), 100)
     with torch.no_grad():
         lab = torch.cat([(batch.L + 1) * 50, trainer.generator.eval()(batch.L) * 128], 1).permute(0, 2, 3, 1)
@@ -233,12 +239,12 @@ def test_warmup_never_stops_early_and_keeps_its_last_epoch(make):
 def test_the_history_is_on_disk_after_every_epoch(make):
     trainer, rows = make(warmup_epochs=3), []
     fit = trainer.fit
-    trainer.fit = lambda: fit(show=lambda t: rows.append((len(t.run.table("warmup")), t.run.has("warmup"))))
+    trainer.fit = lambda: fit(show=lambda t: rows.append((len(t.run.table("warmup")), "warmup" in t.run.phases())))
     follow(trainer, [0.3, 0.2, 0.1])
     assert rows == [(1, True), (2, True), (3, True)]
 
 
-def test_the_saved_weights_are_the_moving_average(make):
+def test_the_saved_weights_are_the_ema_weights(make):
     trainer = make(ema_decay=0.9, warmup_lr=1e-2)
     trainer.generator.train()
     raw = []
@@ -256,14 +262,12 @@ def test_the_saved_weights_are_the_moving_average(make):
     assert not torch.allclose(saved["0.weight"], raw[-1]["0.weight"], atol=1e-4)
 
 
-def test_the_averaged_generator_gets_batch_statistics_of_its_own(make):
-    trainer = make(ema_decay=0.9, warmup_lr=1e-2)
+def test_the_ema_generator_gets_batch_statistics_of_its_own(make):
+    trainer = make(ema_decay=0.9, warmup_lr=1e-2, warmup_epochs=2)
     batch = fixed_batch(trainer)
-    for _ in range(4):
-        trainer.training_step(batch)
     trainer.settling = [batch]
-    trainer.settle_average()
-    convolution, norm, *_ = trainer.average.module
+    trainer.fit()
+    convolution, norm, *_ = trainer.ema.module
     with torch.no_grad():
         features = convolution(batch.L)
     assert torch.allclose(norm.running_mean, features.mean((0, 2, 3)), atol=1e-5)
@@ -271,7 +275,7 @@ def test_the_averaged_generator_gets_batch_statistics_of_its_own(make):
     assert not torch.allclose(norm.running_mean, trainer.generator[1].running_mean, atol=1e-4)
 
 
-def test_fit_saves_the_average_if_there_is_one_and_else_the_raw_weights(make):
+def test_fit_saves_the_ema_weights_if_there_are_any_and_else_the_raw_weights(make):
     for decay in (0.9, None):
         trainer = make(ema_decay=decay, warmup_epochs=1, warmup_lr=1e-2)
         history = trainer.fit(restart=True)
@@ -323,15 +327,15 @@ def test_a_run_remembers_its_configuration_and_photos(make, sample_photos):
 
 
 HEALTHY = {
-    **{"G total": 5.0, "D real": 0.6, "D fake": 0.6, "D right on real": 0.7, "D right on fake": 0.6},
-    **{"val L1": 0.07, "val colourfulness": 30.0, "val truth": 40.0},
+    **{"G total": 5.0, "D real": 0.6, "D fake": 0.6, "D accuracy (real)": 0.7, "D accuracy (fake)": 0.6},
+    **{"val L1": 0.07, "val colorfulness": 30.0, "val truth": 40.0},
 }
 WARNINGS = {
     "not a number": {"G total": float("nan")},
-    "has won": {"D right on real": 1.0, "D right on fake": 0.995},
-    "collapsed to one answer": {"D right on real": 0.999, "D right on fake": 0.02},
-    "collapsed to one answer (fake)": {"D right on real": 0.0, "D right on fake": 1.0},
-    "grey": {"val colourfulness": 3.9},
+    "has won": {"D accuracy (real)": 1.0, "D accuracy (fake)": 0.995},
+    "collapsed to one answer": {"D accuracy (real)": 0.999, "D accuracy (fake)": 0.02},
+    "collapsed to one answer (fake)": {"D accuracy (real)": 0.0, "D accuracy (fake)": 1.0},
+    "gray": {"val colorfulness": 3.9},
 }
 
 
@@ -345,11 +349,11 @@ def test_each_collapse_has_its_one_warning(warning):
     "change",
     [
         {},
-        {"D right on real": 1.0},
-        {"D right on fake": 1.0},
-        {"D right on real": 0.98, "D right on fake": 0.98},
-        {"D right on real": 0.06, "D right on fake": 0.94},
-        {"val colourfulness": 4.1},
+        {"D accuracy (real)": 1.0},
+        {"D accuracy (fake)": 1.0},
+        {"D accuracy (real)": 0.98, "D accuracy (fake)": 0.98},
+        {"D accuracy (real)": 0.06, "D accuracy (fake)": 0.94},
+        {"val colorfulness": 4.1},
     ],
 )
 def test_a_healthy_epoch_has_no_warning(change):

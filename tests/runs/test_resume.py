@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if it had not been; what does not belong is refused."""
+"""A training that was stopped is resumed as if it had not been; what does not belong is refused."""
 
 import os
 import pickle
@@ -10,15 +10,17 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from hostile import Hostile
+from malicious import Malicious
 from notebook_tools import PROJECT
 from safetensors.torch import load_file
 from tiny import TinyGenerator
 
-from helpers import losses, resume, storage, workspace
-from helpers.batches import augmentations
-from helpers.networks import Discriminator
-from helpers.trainer import Trainer
+from helpers import workspace
+from helpers.data.batches import augmentations
+from helpers.models.discriminator import Discriminator
+from helpers.runs import checkpoint
+from helpers.training import losses
+from helpers.training.trainer import Trainer
 
 L1 = losses.LossTerm("L1", 50.0, losses.l1_loss)
 GAN = losses.LossTerm("GAN", 1.0, losses.gan_loss)
@@ -48,11 +50,11 @@ def crash_after(trainer, steps):
     """Let the machine disappear after some steps, counted over all epochs."""
     step, left = trainer.training_step, [steps]
 
-    def training_step(batch):
+    def training_step(*batches):
         if left[0] == 0:
             raise Crash
         left[0] -= 1
-        return step(batch)
+        return step(*batches)
 
     trainer.training_step = training_step
 
@@ -61,7 +63,7 @@ def outcome(trainer):
     """All that a training leaves: weights, history, steps, the saved file, the next draw of chance."""
     history = trainer.history.drop(columns="seconds")
     weights = {
-        f"{name}.{key}": t for name, part in resume.parts(trainer).items() for key, t in part.state_dict().items()
+        f"{name}.{key}": t for name, part in checkpoint.parts(trainer).items() for key, t in part.state_dict().items()
     }
     return history, trainer.steps, weights, load_file(trainer.run.file(trainer.phase))
 
@@ -127,7 +129,7 @@ def test_a_process_that_is_killed_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
-def test_streamed_photos_are_gone_on_with_in_the_same_order(make):
+def test_streamed_photos_are_resumed_in_the_same_order(make):
     whole = undisturbed(make)  # with photos in memory
     broken = make(memory_gb=0.0, checkpoint_minutes=0.0)
     crash_after(broken, 5)
@@ -163,14 +165,14 @@ def test_a_finished_run_is_shown_and_not_trained_again(make, capsys):
     assert all(torch.equal(first_weights[name], again_weights[name]) for name in first_weights)
 
 
-def test_restart_starts_over_and_keeps_the_old_run_aside(make):
+def test_restart_starts_over_and_archives_the_old_run(make):
     first = make()
     first.fit()
     weights = first.run.file("adversarial").read_bytes()
     again = make(adversarial_epochs=1)
     assert len(again.fit(restart=True)) == 1
-    (aside,) = first.run.path.glob("earlier-adversarial-*")
-    assert (aside / "adversarial.safetensors").read_bytes() == weights
+    (archived,) = first.run.path.glob("earlier-adversarial-*")
+    assert (archived / "adversarial.safetensors").read_bytes() == weights
 
 
 def test_other_settings_are_refused_by_name(make):
@@ -232,12 +234,12 @@ def test_a_cut_checkpoint_is_named_and_the_one_before_it_used(make, tenth, capsy
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
-def test_a_hostile_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
+def test_a_malicious_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
     trace = tmp_path / "trace"
     trainer = make()
     path = trainer.checkpoints.folder / "000009.pt"
     path.parent.mkdir(parents=True)
-    storage.write_verified(path, lambda temporary: write(Hostile(trace), temporary))
+    write(Malicious(trace), path)
     with pytest.raises(ValueError, match="restart=True"):  # to start over has to be asked for
         trainer.checkpoints.latest()
     assert "passed over" in capsys.readouterr().out and not trace.exists()
@@ -248,13 +250,13 @@ def test_a_hostile_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_stop_button_leaves_a_checkpoint_and_says_how_to_go_on(make, number, capsys):
     whole = undisturbed(make)
-    stopped, step = make(), None
+    stopped = make()
     step = stopped.training_step
 
-    def training_step(batch):
+    def training_step(*batches):
         if len(stopped.steps) + len(stopped.logs) == 5:
             os.kill(os.getpid(), number)
-        return step(batch)
+        return step(*batches)
 
     stopped.training_step = training_step
     before = signal.getsignal(number)
@@ -305,7 +307,7 @@ def test_a_full_disk_stops_the_training_with_the_last_good_checkpoint(make, monk
 def test_out_of_gpu_memory_names_the_batch_size_to_try(make):
     trainer = make()
 
-    def training_step(batch):
+    def training_step(*batches):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     trainer.training_step = training_step
@@ -317,11 +319,11 @@ def test_a_second_trainer_of_a_run_is_told_who_holds_it(make):
     first, second, told = make(), make(), []
     step = first.training_step
 
-    def training_step(batch):
+    def training_step(*batches):
         with pytest.raises(BlockingIOError, match=f"in use by process {os.getpid()}") as caught:
             second.fit()
         told.append(caught)
-        return step(batch)
+        return step(*batches)
 
     first.training_step = training_step
     first.fit()

@@ -1,14 +1,14 @@
-"""Batches: every photo once, and an augmentation that each photo draws for itself and that invents no colour."""
+"""Batches: every photo once, and an augmentation that each photo draws for itself and that invents no color."""
 
 import pytest
 import torch
 from skimage.color import rgb2lab
 
-from helpers.batches import Batches, augmentations
+from helpers.data.batches import Batches, augmentations
 
 
 def numbered(count, size=8):
-    """Photos that are each of one grey of their own, so that they can be told apart after a round trip."""
+    """Photos that are each of one gray of their own, so that they can be told apart after a round trip."""
     return torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 3, size, size).contiguous()
 
 
@@ -23,8 +23,8 @@ def unchanged(rgb):
 
 
 @pytest.fixture
-def colour_photo(sample_photos):
-    """One colour photo, eight times."""
+def color_photo(sample_photos):
+    """One color photo, eight times."""
     return sample_photos.load("train", 1).expand(8, -1, -1, -1)
 
 
@@ -79,18 +79,18 @@ def test_a_batch_holds_L_and_ab_of_its_photos(sample_photos):
     assert torch.allclose(batch.ab, lab[:, 1:] / 128, atol=1e-4)
 
 
-def test_L_and_ab_are_those_of_the_augmented_photo(colour_photo, cfg):
-    batch = augmented(colour_photo, cfg)
+def test_L_and_ab_are_those_of_the_augmented_photo(color_photo, cfg):
+    batch = augmented(color_photo, cfg)
     lab = torch.tensor(rgb2lab(batch.rgb.permute(0, 2, 3, 1).numpy())).permute(0, 3, 1, 2).float()
     assert torch.allclose(batch.L, lab[:, :1] / 50 - 1, atol=1e-3)
     assert torch.allclose(batch.ab, lab[:, 1:] / 128, atol=1e-3)
 
 
-def test_photos_change_nothing_but_the_batch_does(colour_photo, cfg):
-    before = colour_photo.clone()
-    batch = augmented(colour_photo, cfg)
-    assert torch.equal(colour_photo, before)
-    assert (batch.rgb - colour_photo / 255).abs().mean() > 0.01
+def test_photos_change_nothing_but_the_batch_does(color_photo, cfg):
+    before = color_photo.clone()
+    batch = augmented(color_photo, cfg)
+    assert torch.equal(color_photo, before)
+    assert (batch.rgb - color_photo / 255).abs().mean() > 0.01
 
 
 def test_augmented_values_stay_in_range(cfg):
@@ -101,17 +101,17 @@ def test_augmented_values_stay_in_range(cfg):
     assert batch.rgb.shape == extremes.shape
 
 
-def test_photos_of_a_batch_draw_augmentations_of_their_own(colour_photo, cfg):
-    rgb = augmented(colour_photo, cfg).rgb
+def test_photos_of_a_batch_draw_augmentations_of_their_own(color_photo, cfg):
+    rgb = augmented(color_photo, cfg).rgb
     for i in range(8):
         for j in range(i):
             assert (rgb[i] - rgb[j]).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_each_transform_differs_between_the_photos_of_a_batch(colour_photo, cfg, number):
+def test_each_transform_differs_between_the_photos_of_a_batch(color_photo, cfg, number):
     transform = augmentations(cfg)[number]
-    rgb = transform(colour_photo / 255)
+    rgb = transform(color_photo / 255)
     assert max((photo - rgb[0]).abs().mean().item() for photo in rgb) > 1e-3, transform
 
 
@@ -122,9 +122,9 @@ def test_rotation_leaves_no_black_corners(cfg):
     assert (rgb.amax((2, 3)) - rgb.amin((2, 3))).max() < 1e-3
 
 
-def test_grey_photos_stay_grey(cfg):
-    grey = torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8).expand(-1, 3, -1, -1).contiguous()
-    batch = augmented(grey, cfg)
+def test_gray_photos_stay_gray(cfg):
+    gray = torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    batch = augmented(gray, cfg)
     assert (batch.rgb.amax(1) - batch.rgb.amin(1)).max() < 1e-3
     assert batch.ab.abs().max() < 1e-3
 
@@ -136,6 +136,20 @@ def test_hue_is_never_changed(cfg):
     assert (green - blue).abs().max() < 1e-3 and (red - green).min() > 0.1
 
 
-def test_a_student_can_leave_out_or_add_a_transform(colour_photo):
-    batches = Batches(colour_photo, 4, augment=[lambda rgb: 1 - rgb])
-    assert all(torch.allclose(batch.rgb, 1 - colour_photo[:4] / 255, atol=1e-6) for batch in batches)
+def test_a_student_can_leave_out_or_add_a_transform(color_photo):
+    batches = Batches(color_photo, 4, augment=[lambda rgb: 1 - rgb])
+    assert all(torch.allclose(batch.rgb, 1 - color_photo[:4] / 255, atol=1e-6) for batch in batches)
+
+
+@pytest.mark.parametrize("augment", [None, [unchanged]])
+def test_processes_share_the_photos_of_an_epoch_among_them(augment):
+    ranks = [Batches(numbered(24), 4, augment=augment, rank=rank, world_size=3, seed=5) for rank in range(3)]
+    for _ in range(2):  # also of the next epoch, in its own order
+        drawn = [sum(numbers(batches), []) for batches in ranks]
+        assert [len(own) for own in drawn] == [8, 8, 8] and sorted(sum(drawn, [])) == list(range(24))
+    with pytest.raises(ValueError, match="11 training photos.*batch of 4 on each of 3 processes"):
+        Batches(numbered(11), 4, augment=[unchanged], rank=0, world_size=3)
+
+
+def test_what_a_batch_holds_can_be_something_else():
+    assert [len(batch) for batch in Batches(numbered(7), 5, make=lambda rgb: rgb)] == [5, 2]

@@ -3,7 +3,7 @@
 import os
 
 
-class Hostile:
+class MaliciousPickle:
     """What unpickles into a command that leaves a trace."""
 
     def __init__(self, trace):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from helpers import checkpoints
-from helpers.checkpoints import Run, load_generator, runs, warmup_of
-from helpers.networks import Generator
+from helpers.models.generator import Generator
+from helpers.runs import weights
+from helpers.runs.run import Run, comparable_runs, find_run, runs, warmup_of
+from helpers.runs.weights import load_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -80,14 +81,14 @@ def test_damaged_files_are_named(saved, tmp_path):
 
 def test_weights_that_changed_on_the_disk_are_named_and_a_copy_without_checksum_is_taken(cfg, loud_generator, tmp_path):
     path = tmp_path / "mine.safetensors"
-    checkpoints.save_generator(path, loud_generator, cfg)
+    weights.save_generator(path, loud_generator, cfg)
     copy = shutil.copy(path, tmp_path / "copy.safetensors")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="mine.safetensors is damaged"):
-        checkpoints.load_generator(path)
-    assert checkpoints.load_generator(copy).trained_size == cfg.size
+        weights.load_generator(path)
+    assert weights.load_generator(copy).trained_size == cfg.size
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_running_a_phase_again_sets_the_old_files_aside_and_loses_none(cfg, samp
     run = Run("mine")
     for attempt in ("first", "second", "third"):  # also within one second
         run.begin("warmup", cfg, sample_photos)
-        assert not run.has("warmup") and len(run.table("warmup")) == 0
+        assert run.phases() == [] and len(run.table("warmup")) == 0
         run.file("warmup").write_text(attempt)
         run.log("warmup", pd.DataFrame({"what": [attempt]}), pd.DataFrame({"what": [attempt]}))
     assert contents(run.path, "warmup.safetensors") == {"first", "second", "third"}
@@ -161,7 +162,7 @@ def test_without_any_warmup_the_notebook_is_named(cfg):
 
 def test_a_failed_write_leaves_the_old_file_whole(saved, generator, cfg, monkeypatch):
     before = saved.file("warmup").read_bytes()
-    monkeypatch.setattr(checkpoints, "save_file", write_half)
+    monkeypatch.setattr(weights, "save_file", write_half)
     with pytest.raises(OSError, match="no space left"):
         saved.save("warmup", generator, cfg)
     assert saved.file("warmup").read_bytes() == before
@@ -170,10 +171,10 @@ def test_a_failed_write_leaves_the_old_file_whole(saved, generator, cfg, monkeyp
 def test_a_failed_first_write_leaves_no_file_that_looks_whole(generator, cfg, sample_photos, monkeypatch):
     run = Run("mine")
     run.begin("warmup", cfg, sample_photos)
-    monkeypatch.setattr(checkpoints, "save_file", write_half)
+    monkeypatch.setattr(weights, "save_file", write_half)
     with pytest.raises(OSError, match="no space left"):
         run.save("warmup", generator, cfg)
-    assert not run.has("warmup")
+    assert run.phases() == []
 
 
 def test_history_and_settings_come_back_as_they_were_written(saved, cfg):

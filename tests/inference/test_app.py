@@ -1,4 +1,4 @@
-"""The page for the browser, in a real one: photos in, colour out, and what cannot be read stops nothing."""
+"""The page for the browser, in a real one: photos in, color out, and what cannot be read stops nothing."""
 
 import io
 import os
@@ -16,9 +16,9 @@ import pytest
 from notebook_tools import PROJECT
 from PIL import Image
 
-from helpers import plots
-from helpers.checkpoints import Run
 from helpers.config import Config
+from helpers.plots import images
+from helpers.runs.run import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
@@ -45,7 +45,7 @@ def answers(address):
 def served(workspace, port):
     """Run the page as `make app` does, in a process of its own."""
     env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "helpers.app", "--port", str(port)]
+    command = [sys.executable, "-m", "helpers.inference.app", "--port", str(port)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             while not answers(f"http://127.0.0.1:{port}"):
@@ -57,7 +57,7 @@ def served(workspace, port):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, loud_generator):
-    """Where the page is served, with a model whose colours are strong."""
+    """Where the page is served, with a model whose colors are strong."""
     workspace = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLORIZE_WORKSPACE", str(workspace))
@@ -94,7 +94,7 @@ def page(browser, address):
 
 
 def photo(path, size=(301, 203), **options):
-    odd_photos.colour(size).save(path, **options)
+    odd_photos.color(size).save(path, **options)
     return path
 
 
@@ -109,29 +109,29 @@ def downloaded(page, name):
 
 
 def spread(image):
-    """How far from grey an image is: the mean distance of its largest from its smallest channel."""
+    """How far from gray an image is: the mean distance of its largest from its smallest channel."""
     return np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=2).mean()
 
 
 @needs_browser
-def test_a_photo_is_uploaded_seen_in_colour_and_downloaded_at_its_own_size(page, tmp_path):
+def test_a_photo_is_uploaded_seen_in_color_and_downloaded_at_its_own_size(page, tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "grandmother, 1911"
-    grey = odd_photos.colour((640, 431)).convert("L")
-    grey.save(tmp_path / "old print.jpg", exif=exif)
+    gray = odd_photos.color((640, 431)).convert("L")
+    gray.save(tmp_path / "old print.jpg", exif=exif)
     page.set_input_files(UPLOAD, tmp_path / "old print.jpg")
-    result = downloaded(page, "old print-in-colour.jpg")
+    result = downloaded(page, "old print-in-color.jpg")
     assert result.size == (640, 431) and spread(result) > 20 and result.getexif()[0x010E] == "grandmother, 1911"
     shown = page.locator("img[src*='/file=']")
     assert [shown.nth(i).evaluate("image => image.naturalWidth") for i in range(2)] == [640, 640]
-    colours = [spread(Image.open(_body(page, shown.nth(i).get_attribute("src")))) for i in range(2)]
-    assert min(colours) < 1 and max(colours) > 20  # before is grey, after is not
+    colors = [spread(Image.open(_body(page, shown.nth(i).get_attribute("src")))) for i in range(2)]
+    assert min(colors) < 1 and max(colors) > 20  # before is gray, after is not
     page.get_by_label("number input for Saturation").fill("0")
     page.keyboard.press("Tab")
     page.wait_for_function(
         "before => !document.querySelector(`img[src='${before}']`)", arg=shown.nth(1).get_attribute("src")
     )
-    assert spread(downloaded(page, "old print-in-colour.jpg")) < 2
+    assert spread(downloaded(page, "old print-in-color.jpg")) < 2
 
 
 def _body(page, address):
@@ -145,14 +145,14 @@ def test_a_broken_file_is_named_on_the_page_and_the_next_photo_still_works(page,
     page.set_input_files(UPLOAD, tmp_path / "broken.jpg")
     page.get_by_text("broken.jpg cannot be read as a photo").wait_for(timeout=LONG)
     page.set_input_files(UPLOAD, tmp_path / "whole.jpg")
-    assert downloaded(page, "whole-in-colour.jpg").size == (301, 203)
+    assert downloaded(page, "whole-in-color.jpg").size == (301, 203)
 
 
 @needs_browser
 def test_ten_photos_dropped_at_once_are_all_answered(page, tmp_path):
     sizes = {f"photo{i}": (200 + 10 * i, 150) for i in range(10)}
     page.set_input_files(UPLOAD, [photo(tmp_path / f"{name}.png", size) for name, size in sizes.items()])
-    assert {name: downloaded(page, f"{name}-in-colour.png").size for name in sizes} == sizes
+    assert {name: downloaded(page, f"{name}-in-color.png").size for name in sizes} == sizes
 
 
 @needs_browser
@@ -164,7 +164,7 @@ def test_ten_people_at_once_are_all_answered(browser, address, tmp_path):
         page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
         page.set_input_files(UPLOAD, photo(tmp_path / f"of{i}.jpg", (200 + 10 * i, 150)))
     for i, page in enumerate(pages):
-        assert downloaded(page, f"of{i}-in-colour.jpg").size == (200 + 10 * i, 150)
+        assert downloaded(page, f"of{i}-in-color.jpg").size == (200 + 10 * i, 150)
         page.close()
 
 
@@ -172,7 +172,7 @@ def test_ten_people_at_once_are_all_answered(browser, address, tmp_path):
 def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
     page = browser.new_page()
     black, white = np.zeros((60, 90, 3), np.uint8), np.full((60, 90, 3), 255, np.uint8)
-    page.set_content(plots.slider(black, white).data)
+    page.set_content(images.slider(black, white).data)
 
     def column(x):
         shot = Image.open(io.BytesIO(page.locator("div > div").first.screenshot())).convert("L")
@@ -186,6 +186,6 @@ def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
 
 def test_without_weights_the_command_says_what_to_run(tmp_path):
     env = os.environ | {"COLORIZE_WORKSPACE": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([sys.executable, "-m", "helpers.app"], env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and "04_adversarial_training makes it" in done.stderr
+    done = subprocess.run([sys.executable, "-m", "helpers.inference.app"], env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "03_warmup_training makes it" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""`make torture`: kill, cut, fill and damage, at random, for some minutes; the table of what came of it is result.md.
+"""`make stress`: kill, cut, fill and damage, at random, for some minutes; RESULTS.md is the table of what came of it.
 
 A smoke training of both phases runs in a child process; it is killed at random moments (SIGKILL, as when a machine
 disappears) and started again until it is done, over and over. Its weights and history must be those of a training that
@@ -26,24 +26,25 @@ import pandas as pd
 import torch
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent), str(HERE.parent / "data")]
 torch.set_num_threads(1)
 
 from safetensors.torch import load_file  # noqa: E402
 from test_photos import fuzz  # noqa: E402
 
-from helpers import training  # noqa: E402
 from helpers.config import Config  # noqa: E402
+from helpers.data import dataset  # noqa: E402
+from helpers.training import phases  # noqa: E402
 
 PHASES = ("warmup", "adversarial")
 SMALL = {"precision": "fp32", "batch_size": 4, "size": 32, "res_blocks": 0}  # of the smoke profile
-LOG = Path(tempfile.gettempdir()) / "torture.log"
+LOG = Path(tempfile.gettempdir()) / "stress.log"
 
 
 def train(workspace):
     """Train both phases, with a checkpoint after every step."""
     os.environ.update(COLORIZE_WORKSPACE=str(workspace), COLORIZE_PROFILE="smoke")
-    training.train(Config.from_profile(**SMALL, checkpoint_minutes=0.0))
+    phases.train(Config.from_profile(**SMALL, checkpoint_minutes=0.0))
 
 
 def child(task, *arguments):
@@ -126,7 +127,7 @@ def cuts(reference, folder):
         shutil.copytree(reference.parent / "prepared", workspace)
         checkpoints = workspace / "runs/smoke/warmup_checkpoints"
         number = child(train, workspace)
-        while len(list(checkpoints.glob("*.sha256"))) < 2:
+        while len(list(checkpoints.glob("*.pt"))) < 2:  # a file is there only when it is whole
             time.sleep(0.01)
             assert not os.waitpid(number, os.WNOHANG)[0], LOG.read_text()
         os.kill(number, signal.SIGKILL)
@@ -181,6 +182,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--photos", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md", help="where the table goes")
     parser.add_argument("--prepare", help="only prepare photos in this workspace: in a process that is not forked")
     options, started = parser.parse_args(), time.monotonic()
     if options.prepare:
@@ -202,9 +204,9 @@ def main():
     minutes = (time.monotonic() - started) / 60
     lines = ["| what was done to a smoke training of both phases | how often | lost | different |", "|---|---|---|---|"]
     lines += [f"| {name} | {row['done']} | {row['lost']} | {row['different']} |" for name, row in table.iterrows()]
-    asked = f"tests/torture/run.py --kills {options.kills}, {datetime.date.today()}"
+    asked = f"tests/stress/run.py --kills {options.kills}, {datetime.date.today()}"
     note = f"{asked}, {os.cpu_count()} CPU cores, {minutes:.0f} minutes, seed {seed}."
-    (HERE / "result.md").write_text("\n".join([note, "", *lines]) + "\n")
+    options.out.write_text("\n".join(["# Stress test", "", note, "", *lines]) + "\n")
     print("\n".join(lines))
     bad = table[["lost", "different"]].apply(pd.to_numeric, errors="coerce").fillna(0).to_numpy().sum()
     sys.exit(int(bad > 0))
@@ -213,7 +215,7 @@ def main():
 def prepare_photos(workspace):
     """Prepare the photos once, for all trainings."""
     os.environ.update(COLORIZE_WORKSPACE=str(workspace), COLORIZE_PROFILE="smoke")
-    training.dataset.prepare(Config.from_profile(**SMALL))
+    dataset.prepare(Config.from_profile(**SMALL))
 
 
 if __name__ == "__main__":

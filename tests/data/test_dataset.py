@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import dataset
 from helpers.config import Config
-from helpers.selection import read_rgb
+from helpers.data import dataset, sources
+from helpers.data.photos import read_rgb
 
 
-def colour_photo(number, height=90, width=120):
-    """A photo of soft coloured patches that no other number gives, uint8 BGR."""
+def color_photo(number, height=90, width=120):
+    """A photo of soft colored patches that no other number gives, uint8 BGR."""
     patches = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
     return cv2.resize(patches, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -25,7 +25,7 @@ def photos_folder(tmp_path):
     folder = tmp_path / "my photos"
     (folder / "below").mkdir(parents=True)
     for i in range(20):
-        cv2.imwrite(str(folder / ("below" if i % 3 == 0 else "") / f"good{i:02d}.jpg"), colour_photo(i))
+        cv2.imwrite(str(folder / ("below" if i % 3 == 0 else "") / f"good{i:02d}.jpg"), color_photo(i))
     return folder
 
 
@@ -45,11 +45,11 @@ def test_a_set_has_square_photos_of_the_wanted_size_in_three_splits(own):
 
 
 def test_the_photos_of_a_set_are_those_of_the_folder(own, photos_folder):
-    """Every photo looks like the centre square of its source, as OpenCV's bilinear resizing gives it."""
+    """Every photo looks like the center square of its source, as OpenCV's bilinear resizing gives it."""
     photos = dataset.prepare(own)
     for row in photos.manifest.itertuples():
-        centre = cv2.imread(str(photos_folder / row.source))[:, 15:105]
-        wanted = cv2.resize(centre, (64, 64), interpolation=cv2.INTER_LINEAR)[..., ::-1]
+        center = cv2.imread(str(photos_folder / row.source))[:, 15:105]
+        wanted = cv2.resize(center, (64, 64), interpolation=cv2.INTER_LINEAR)[..., ::-1]
         assert np.array_equal(read_rgb(photos.folder / row.name), wanted)
 
 
@@ -59,7 +59,7 @@ def test_the_manifest_tells_where_each_photo_comes_from(own, photos_folder):
     for row in manifest.itertuples():
         content = (photos_folder / row.source).read_bytes()
         assert row.sha256 == hashlib.sha256(content).hexdigest()
-        assert (row.width, row.height) == (120, 90) and row.colourfulness > own.min_colourfulness
+        assert (row.width, row.height) == (120, 90) and row.colorfulness > own.min_colorfulness
 
 
 def test_preparing_again_reads_no_source_and_gives_the_same(own, monkeypatch):
@@ -89,7 +89,7 @@ def test_half_a_set_is_made_anew(own, monkeypatch):
                 raise KeyboardInterrupt
             return rgb[:size, :size]
 
-        patch.setattr(dataset, "centre_square", interrupted)
+        patch.setattr(dataset, "center_square", interrupted)
         dataset.prepare(own)
     assert len(dataset.prepare(own).load("train")) == 16
 
@@ -104,15 +104,15 @@ def test_bad_files_are_dropped_by_their_rule_and_stop_nothing(own, photos_folder
     (photos_folder / "text.jpg").write_text("not a photo")
     (photos_folder / "empty.jpg").write_bytes(b"")
     (photos_folder / "notes.txt").write_text("not even named like a photo")
-    grey = cv2.cvtColor(colour_photo(100), cv2.COLOR_BGR2GRAY)
-    cv2.imwrite(str(photos_folder / "grey.png"), grey)
-    cv2.imwrite(str(photos_folder / "small.png"), colour_photo(101, 63, 200))
+    gray = cv2.cvtColor(color_photo(100), cv2.COLOR_BGR2GRAY)
+    cv2.imwrite(str(photos_folder / "gray.png"), gray)
+    cv2.imwrite(str(photos_folder / "small.png"), color_photo(101, 63, 200))
     shutil.copy(photos_folder / "good01.jpg", photos_folder / "twin.jpg")
     photos = dataset.prepare(own)
     assert dict(zip(photos.dropped["source"], photos.dropped["rule"], strict=True)) == {
         "text.jpg": "cannot be read",
         "empty.jpg": "cannot be read",
-        "grey.png": "near-grey",
+        "gray.png": "near-gray",
         "small.png": "smaller than 64 px",
         "twin.jpg": "near-duplicate",
     }
@@ -120,25 +120,12 @@ def test_bad_files_are_dropped_by_their_rule_and_stop_nothing(own, photos_folder
 
 
 def test_the_dropped_can_be_looked_at(own, photos_folder):
-    cv2.imwrite(str(photos_folder / "grey.png"), cv2.cvtColor(colour_photo(100), cv2.COLOR_BGR2GRAY))
+    cv2.imwrite(str(photos_folder / "gray.png"), cv2.cvtColor(color_photo(100), cv2.COLOR_BGR2GRAY))
     (photos_folder / "text.jpg").write_text("not a photo")
     photos = dataset.prepare(own)
-    (example,) = photos.examples("near-grey", size=32)
+    (example,) = photos.examples("near-gray", size=32)
     assert example.shape == (3, 32, 32)
     assert photos.examples("cannot be read") == []
-
-
-@pytest.mark.parametrize(("height", "width"), [(100, 300), (300, 100), (201, 150), (99, 99)])
-def test_photos_are_cropped_at_the_centre_not_stretched(height, width):
-    """A disc in the middle stays a disc in the middle."""
-    photo = np.zeros((height, width, 3), np.uint8)
-    cv2.circle(photo, (width // 2, height // 2), 40, (255, 255, 255), -1)
-    disc = dataset.centre_square(photo, 128)[..., 0] > 127
-    assert disc.shape == (128, 128)
-    rows, columns = np.flatnonzero(disc.any(1)), np.flatnonzero(disc.any(0))
-    assert abs(len(rows) - len(columns)) <= 2
-    assert len(rows) == pytest.approx(81 * 128 / min(height, width), abs=2)
-    assert rows.mean() == pytest.approx(63.5, abs=1.5) and columns.mean() == pytest.approx(63.5, abs=1.5)
 
 
 def test_a_missing_folder_is_named(cfg, tmp_path):
@@ -185,12 +172,12 @@ def test_when_kaggle_cannot_be_reached_the_other_sources_are_named(cfg, monkeypa
     assert '"folder"' in str(caught.value) and '"sample"' in str(caught.value)
 
 
-def test_kaggle_is_asked_for_one_version_and_only_colour_is_read(cfg, monkeypatch, photos_folder, tmp_path):
+def test_kaggle_is_asked_for_one_version_and_only_color_is_read(cfg, monkeypatch, photos_folder, tmp_path):
     asked = []
     for folder in ("train_color", "train_black", "test_color"):
         shutil.copytree(photos_folder, tmp_path / "kaggle" / "data" / folder)
     monkeypatch.setattr("kagglehub.dataset_download", lambda handle: (asked.append(handle), tmp_path / "kaggle")[1])
-    folder, paths = dataset.find_photos(cfg.replace(data_source="kaggle"))
+    folder, paths = sources.find_photos(cfg.replace(data_source="kaggle"))
     assert asked == ["aayush9753/image-colorization-dataset/versions/1"]
     assert len(paths) == 20 and all("train_color" in path.parts for path in paths)
 
@@ -200,13 +187,13 @@ def test_sample_photos_keep_the_quarters_of_a_picture_together(sample_photos):
     assert (sample_photos.manifest.groupby("group").size() > 1).any()
 
 
-def test_sample_photos_need_no_network_and_drop_the_grey_ones(sample_photos):
+def test_sample_photos_need_no_network_and_drop_the_gray_ones(sample_photos):
     assert len(sample_photos.manifest) >= 16
-    assert set(sample_photos.dropped["rule"]) == {"near-grey"}
+    assert set(sample_photos.dropped["rule"]) == {"near-gray"}
     assert {source.split("/")[0] for source in sample_photos.dropped["source"]} == {"camera", "moon"}
 
 
-# From here on with the photos of KAGGLEHUB_CACHE, whose manifest.csv says which were spoilt on purpose.
+# From here on with the photos of KAGGLEHUB_CACHE, whose manifest.csv says which were spoiled on purpose.
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +220,9 @@ def test_kaggle_every_photo_is_either_chosen_or_dropped(kaggle, labels):
     assert sorted([*kaggle.manifest["source"], *kaggle.dropped["source"]]) == sorted(labels.index)
 
 
-def test_kaggle_greys_are_found(kaggle, labels):
-    grey = labels.index[labels["poor"] == "greyscale"]
-    assert len(grey) == 20 and np.isin(grey, kaggle.dropped["source"]).mean() >= 0.95
+def test_kaggle_grays_are_found(kaggle, labels):
+    gray = labels.index[labels["poor"] == "greyscale"]
+    assert len(gray) == 20 and np.isin(gray, kaggle.dropped["source"]).mean() >= 0.95
 
 
 def test_kaggle_duplicates_are_found(kaggle, labels):
@@ -262,11 +249,11 @@ def test_kaggle_photos_smaller_than_wanted_are_dropped(kaggle_cache, kaggle, lab
 
 
 def test_kaggle_no_near_duplicate_straddles_the_split(kaggle):
-    """Checked in another way than the selection does it: by the correlation of 32x32 grey thumbnails."""
+    """Checked in another way than the selection does it: by the correlation of 32x32 gray thumbnails."""
 
     def thumbs(splits):
-        greys = [kaggle.load(split).float().mean(1).numpy() for split in splits]
-        small = np.stack([cv2.resize(g, (32, 32), interpolation=cv2.INTER_AREA).ravel() for g in np.concatenate(greys)])
+        grays = [kaggle.load(split).float().mean(1).numpy() for split in splits]
+        small = np.stack([cv2.resize(g, (32, 32), interpolation=cv2.INTER_AREA).ravel() for g in np.concatenate(grays)])
         small -= small.mean(1, keepdims=True)
         return small / np.linalg.norm(small, axis=1, keepdims=True)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import skimage
 
-from helpers import selection
+from helpers.data import selection
 
 SHIPPED = Path(skimage.__file__).parent / "data"
 PHOTOS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"]
@@ -19,36 +19,36 @@ def photo():
     return cv2.imread(str(SHIPPED / "chelsea.png"))
 
 
-def looks_of(folder, **photos):
-    """Write photos (BGR) as name.ending files, e.g. cat_png=..., and return the table of their looks."""
+def facts_of(folder, **photos):
+    """Write photos (BGR) as name.ending files, e.g. cat_png=..., and return the table of their facts."""
     paths = []
     for name, bgr in photos.items():
         paths.append(folder / name.replace("_", "."))
         quality = [cv2.IMWRITE_JPEG_QUALITY, 60] if name.endswith("jpg") else []
         cv2.imwrite(str(paths[-1]), bgr, quality)
-    return pd.DataFrame([selection.look_at(path) for path in paths])
+    return pd.DataFrame([selection.inspect(path) for path in paths])
 
 
-def rules_of(looks, cfg, **changes):
-    return list(selection.apply_rules(looks, np.stack(looks["thumb"]), cfg.replace(**changes)))
+def rules_of(facts, cfg, **changes):
+    return list(selection.apply_rules(facts, cfg.replace(**changes)))
 
 
 def test_a_photo_saved_again_as_jpeg_is_a_near_duplicate(tmp_path, cfg, photo):
-    looks = looks_of(tmp_path, a_png=photo, b_jpg=photo)
-    assert looks["sha256"].nunique() == 2
-    assert rules_of(looks, cfg) == ["", "near-duplicate"]
+    facts = facts_of(tmp_path, a_png=photo, b_jpg=photo)
+    assert facts["sha256"].nunique() == 2
+    assert rules_of(facts, cfg) == ["", "near-duplicate"]
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1])
 def test_a_resized_photo_is_a_near_duplicate(tmp_path, cfg, photo, factor):
     resized = cv2.resize(photo, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    assert rules_of(looks_of(tmp_path, a_png=photo, b_jpg=resized), cfg) == ["", "near-duplicate"]
+    assert rules_of(facts_of(tmp_path, a_png=photo, b_jpg=resized), cfg) == ["", "near-duplicate"]
 
 
 def test_the_first_of_several_near_duplicates_stays(tmp_path, cfg, photo):
     other = cv2.imread(str(SHIPPED / "coffee.png"))
-    looks = looks_of(tmp_path, a_png=photo, b_png=other, c_jpg=photo, d_jpg=other, e_bmp=photo)
-    assert rules_of(looks, cfg) == ["", "", "near-duplicate", "near-duplicate", "near-duplicate"]
+    facts = facts_of(tmp_path, a_png=photo, b_png=other, c_jpg=photo, d_jpg=other, e_bmp=photo)
+    assert rules_of(facts, cfg) == ["", "", "near-duplicate", "near-duplicate", "near-duplicate"]
 
 
 def test_different_photos_are_no_near_duplicates(tmp_path, cfg):
@@ -59,20 +59,20 @@ def test_different_photos_are_no_near_duplicates(tmp_path, cfg):
         for i, half in enumerate(np.array_split(bgr, 2)):
             for j, quarter in enumerate(np.array_split(half, 2, axis=1)):
                 parts[f"{number}part{i}{j}_png"] = quarter
-    rules = rules_of(looks_of(tmp_path, **parts), cfg, min_colourfulness=0.0)
+    rules = rules_of(facts_of(tmp_path, **parts), cfg, min_colorfulness=0.0)
     assert len(rules) == 25 and set(rules) == {""}
 
 
-def test_the_same_scene_in_other_colours_is_no_near_duplicate(tmp_path, cfg, photo):
-    """Their lightness, and so their hash, is much the same: the colour thumbnail tells them apart."""
+def test_the_same_scene_in_other_colors_is_no_near_duplicate(tmp_path, cfg, photo):
+    """Their lightness, and so their hash, is much the same: the color thumbnail tells them apart."""
     lab = cv2.cvtColor(photo, cv2.COLOR_BGR2LAB)
     lab[..., 1:] = 255 - lab[..., 1:]
-    looks = looks_of(tmp_path, a_png=photo, b_png=cv2.cvtColor(lab, cv2.COLOR_LAB2BGR))
-    assert rules_of(looks, cfg) == ["", ""]
+    facts = facts_of(tmp_path, a_png=photo, b_png=cv2.cvtColor(lab, cv2.COLOR_LAB2BGR))
+    assert rules_of(facts, cfg) == ["", ""]
 
 
 def test_each_rule_has_its_name(tmp_path, cfg, photo):
-    looks = looks_of(
+    facts = facts_of(
         tmp_path,
         a_png=photo,
         b_png=cv2.resize(photo, (200, 99), interpolation=cv2.INTER_AREA),
@@ -80,42 +80,27 @@ def test_each_rule_has_its_name(tmp_path, cfg, photo):
         d_jpg=photo,
     )
     (tmp_path / "e.jpg").write_text("not a photo")
-    looks = pd.concat([looks, pd.DataFrame([selection.look_at(tmp_path / "e.jpg")])], ignore_index=True)
-    wanted = ["", "smaller than 100 px", "near-grey", "near-duplicate", "cannot be read"]
-    assert rules_of(looks, cfg, size=100) == wanted
+    facts = pd.concat([facts, pd.DataFrame([selection.inspect(tmp_path / "e.jpg")])], ignore_index=True)
+    wanted = ["", "smaller than 100 px", "near-gray", "near-duplicate", "cannot be read"]
+    assert rules_of(facts, cfg, size=100) == wanted
 
 
 def test_a_photo_of_exactly_the_wanted_size_is_large_enough(tmp_path, cfg, photo):
-    looks = looks_of(tmp_path, a_png=photo[:100, :200], b_png=photo[100:199, :200])
-    assert rules_of(looks, cfg, size=100, min_colourfulness=0.0) == ["", "smaller than 100 px"]
+    facts = facts_of(tmp_path, a_png=photo[:100, :200], b_png=photo[100:199, :200])
+    assert rules_of(facts, cfg, size=100, min_colorfulness=0.0) == ["", "smaller than 100 px"]
 
 
-def test_near_grey_is_a_matter_of_colourfulness(tmp_path, cfg, photo):
-    """A sepia tint is not enough to be called colour, and a student may move the limit."""
-    grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    looks = looks_of(tmp_path, a_png=cv2.addWeighted(photo, 0.05, grey, 0.95, 0), b_png=photo)
-    assert rules_of(looks, cfg)[0] == "near-grey"
-    assert rules_of(looks, cfg, min_colourfulness=0.5)[0] == ""
+def test_near_gray_is_a_matter_of_colorfulness(tmp_path, cfg, photo):
+    """A sepia tint is not enough to be called color, and a student may move the limit."""
+    gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    facts = facts_of(tmp_path, a_png=cv2.addWeighted(photo, 0.05, gray, 0.95, 0), b_png=photo)
+    assert rules_of(facts, cfg)[0] == "near-gray"
+    assert rules_of(facts, cfg, min_colorfulness=0.5)[0] == ""
 
 
 def test_rules_stand_even_when_no_photo_passes(tmp_path, cfg, photo):
-    looks = looks_of(tmp_path, a_png=photo, b_png=photo)
-    assert rules_of(looks, cfg, size=4096) == ["smaller than 4096 px"] * 2
-
-
-def test_read_rgb_gives_red_first_and_reads_grey_files_too(tmp_path):
-    cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 6, 3), (0, 10, 200), np.uint8))
-    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 6), 77, np.uint8))
-    red = selection.read_rgb(tmp_path / "red.png")
-    assert red.shape == (4, 6, 3) and red.dtype == np.uint8 and tuple(red[0, 0]) == (200, 10, 0)
-    assert (selection.read_rgb(tmp_path / "grey.png") == 77).all()
-
-
-def test_an_unreadable_file_is_named(tmp_path):
-    for name, content in {"text.jpg": b"not a photo", "empty.jpg": b""}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(OSError, match=name):
-            selection.read_rgb(tmp_path / name)
+    facts = facts_of(tmp_path, a_png=photo, b_png=photo)
+    assert rules_of(facts, cfg, size=4096) == ["smaller than 4096 px"] * 2
 
 
 def test_split_of_1500_photos_is_80_10_10_exactly():
@@ -151,18 +136,18 @@ def test_parts_of_one_picture_are_never_parted():
 
 
 def test_draw_takes_so_many_repeats_with_its_seed_and_keeps_the_tables_order():
-    looks = pd.DataFrame({"sha256": [f"{i:04x}" for i in range(100)], "number": range(100)})
-    first = selection.draw(looks, 30, seed=0)
+    facts = pd.DataFrame({"sha256": [f"{i:04x}" for i in range(100)], "number": range(100)})
+    first = selection.draw(facts, 30, seed=0)
     assert len(first) == 30 and first["number"].is_monotonic_increasing
-    assert first.equals(selection.draw(looks, 30, seed=0))
-    assert not first.equals(selection.draw(looks, 30, seed=1))
-    assert set(selection.draw(looks.iloc[::-1], 30, seed=0)["sha256"]) == set(first["sha256"])
-    assert len(selection.draw(looks, 1000, seed=0)) == 100
+    assert first.equals(selection.draw(facts, 30, seed=0))
+    assert not first.equals(selection.draw(facts, 30, seed=1))
+    assert set(selection.draw(facts.iloc[::-1], 30, seed=0)["sha256"]) == set(first["sha256"])
+    assert len(selection.draw(facts, 1000, seed=0)) == 100
 
 
-def test_a_photo_and_its_own_centre_square_are_near_duplicates(tmp_path, cfg, photo):
-    """The set holds centre squares: in it the two would be one and the same photo."""
+def test_a_photo_and_its_own_center_square_are_near_duplicates(tmp_path, cfg, photo):
+    """The set holds center squares: in it the two would be one and the same photo."""
     height, width = photo.shape[:2]
     left = (width - height) // 2
     square = cv2.resize(photo[:, left : left + height], (256, 256), interpolation=cv2.INTER_AREA)
-    assert rules_of(looks_of(tmp_path, a_png=photo, b_jpg=square), cfg) == ["", "near-duplicate"]
+    assert rules_of(facts_of(tmp_path, a_png=photo, b_jpg=square), cfg) == ["", "near-duplicate"]

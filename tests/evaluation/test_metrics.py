@@ -8,10 +8,9 @@ import torch
 from skimage import metrics as reference
 from skimage.color import lab2rgb, rgb2lab
 
-from helpers import metrics
 from helpers.color import L_ab_to_rgb
-from helpers.dataset import centre_square
-from helpers.selection import read_rgb
+from helpers.data.photos import center_square, read_rgb
+from helpers.evaluation import metrics
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_an_error_below_half_a_step_of_8_bits_is_none():
 
 
 def test_measure_has_the_columns_it_is_asked_for(pair, perceptual):
-    columns = ["L1", "PSNR", "SSIM", "colourfulness", "truth"]
+    columns = ["L1", "PSNR", "SSIM", "colorfulness", "truth"]
     assert list(metrics.measure(*pair)) == columns
     assert set(metrics.measure(*pair, perceptual)) == {*columns, "LPIPS"}
     assert "SSIM" not in metrics.measure(*pair, with_ssim=False)
@@ -105,10 +104,10 @@ def test_colorize_all_gives_back_photos_whose_ab_is_known(photos):
     assert torch.cat(asked).shape == photos[:, :1].shape
 
 
-def test_grey_has_no_colourfulness_and_the_psnr_of_lightness_alone(photos):
-    colorized = metrics.colorize_all(metrics.grey, photos)
+def test_gray_has_no_colorfulness_and_the_psnr_of_lightness_alone(photos):
+    colorized = metrics.colorize_all(metrics.gray, photos)
     table = metrics.measure_all(colorized, photos)
-    assert table["colourfulness"].max() < 0.5  # 8 bits cannot say it more exactly
+    assert table["colorfulness"].max() < 0.5  # 8 bits cannot say it more exactly
     lab = lab_of(photos / 255)
     lab[..., 1:] = 0
     by_skimage = torch.tensor(np.rint(lab2rgb(lab) * 255) / 255).permute(0, 3, 1, 2)
@@ -116,50 +115,50 @@ def test_grey_has_no_colourfulness_and_the_psnr_of_lightness_alone(photos):
     assert table["PSNR"].tolist() == pytest.approx(wanted, abs=0.02)
 
 
-def test_mean_colour_paints_the_mean_ab_of_the_photos(sample_photos):
+def test_mean_color_predicts_the_mean_ab_of_the_photos(sample_photos):
     train = sample_photos.load("train")
     wanted = lab_of(train / 255)[..., 1:].mean((0, 1, 2)) / 128
-    ab = metrics.mean_colour(train)(torch.zeros(2, 1, 5, 7))
+    ab = metrics.mean_color(train)(torch.zeros(2, 1, 5, 7))
     assert ab.shape == (2, 2, 5, 7)
     assert np.allclose(ab.permute(0, 2, 3, 1).numpy(), wanted, atol=1e-5)
 
 
-def test_mean_colour_is_the_better_constant(sample_photos):
-    """On the photos that it is the mean of, it beats grey in squared error of ab."""
+def test_mean_color_is_the_better_constant(sample_photos):
+    """On the photos that it is the mean of, it beats gray in squared error of ab."""
     train = sample_photos.load("train")
     ab = torch.tensor(lab_of(train / 255)[..., 1:] / 128).permute(0, 3, 1, 2).float()
     L = torch.zeros(len(train), 1, *train.shape[-2:])
-    assert (metrics.mean_colour(train)(L) - ab).square().mean() < (metrics.grey(L) - ab).square().mean()
+    assert (metrics.mean_color(train)(L) - ab).square().mean() < (metrics.gray(L) - ab).square().mean()
 
 
 def test_summary_knows_which_direction_is_better():
     columns = {"L1": [0.1, 0.2, 0.6], "PSNR": [20.0, 25.0, 33.0], "SSIM": [0.8, 0.9, 0.95], "LPIPS": [0.1, 0.3, 0.8]}
-    table = pd.DataFrame({**columns, "colourfulness": [10.0, 20, 30], "truth": [40.0, 40, 40]})
+    table = pd.DataFrame({**columns, "colorfulness": [10.0, 20, 30], "truth": [40.0, 40, 40]})
     row = metrics.summary({"model": table}).loc["model"]
     assert (row["L1 mean"], row["L1 median"], row["L1 best"], row["L1 worst"]) == pytest.approx((0.3, 0.2, 0.1, 0.6))
     assert (row["PSNR mean"], row["PSNR median"], row["PSNR best"], row["PSNR worst"]) == (26, 25, 33, 20)
     assert (row["SSIM best"], row["SSIM worst"], row["LPIPS best"], row["LPIPS worst"]) == (0.95, 0.8, 0.1, 0.8)
-    assert row["colourfulness"] == 20 and row["of truth"] == 0.5
+    assert row["colorfulness"] == 20 and row["of truth"] == 0.5
 
 
 def test_summary_has_a_row_for_each_colorizer_in_order(pair):
     table = metrics.measure(*pair)
-    assert list(metrics.summary({"grey": table, "mean colour": table, "model": table}).index) == [
-        "grey",
-        "mean colour",
+    assert list(metrics.summary({"gray": table, "mean color": table, "model": table}).index) == [
+        "gray",
+        "mean color",
         "model",
     ]
 
 
-def test_grey_scores_on_200_landscapes_what_was_measured_before(kaggle_cache):
+def test_gray_scores_on_200_landscapes_what_was_measured_before(kaggle_cache):
     """The figures beside which every PSNR of this series is read; measured once with scikit-image alone."""
     paths = sorted(kaggle_cache.glob("datasets/aayush9753/*/versions/1/data/test_color/*.jpg"))
     assert len(paths) == 200
-    photos = np.stack([centre_square(read_rgb(path), 255) for path in paths])
+    photos = np.stack([center_square(read_rgb(path), 255) for path in paths])
     photos = torch.from_numpy(photos).permute(0, 3, 1, 2)
     cv2.setNumThreads(0)
-    table = metrics.measure_all(metrics.colorize_all(metrics.grey, photos), photos)
-    row = metrics.summary({"grey": table}).loc["grey"]
+    table = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos)
+    row = metrics.summary({"gray": table}).loc["gray"]
     assert row["PSNR mean"] == pytest.approx(21.84, abs=0.05)
     assert row["PSNR median"] == pytest.approx(21.10, abs=0.05)
     assert row["PSNR best"] == pytest.approx(33.5, abs=0.1)

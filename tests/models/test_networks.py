@@ -6,15 +6,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from helpers.networks import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Discriminator,
-    Encoder,
-    Generator,
-    ResidualBlock,
-    fold_conv1,
-)
+from helpers.models.blocks import ResidualBlock
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import IMAGENET_MEAN, IMAGENET_STD, Encoder, Generator, fold_conv1
 
 SIZES = [(33, 33), (33, 97), (97, 33), (64, 64), (65, 50), (255, 255), (256, 64), (101, 130)]
 
@@ -44,10 +38,10 @@ def resnet18_file(tmp_path, monkeypatch):
     return state
 
 
-def imagenet_normalised(grey):
-    """A grey photo (N, 1, H, W) in [0, 1] as torchvision's ResNet wants it: three channels, ImageNet's mean and std."""
+def imagenet_normalized(gray):
+    """A gray photo (N, 1, H, W) in [0, 1] as torchvision's ResNet wants it: three channels, ImageNet's mean and std."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    return (grey.repeat(1, 3, 1, 1) - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    return (gray.repeat(1, 3, 1, 1) - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
 
 
 def largest_singular_value(conv):
@@ -105,7 +99,7 @@ def test_every_skip_of_the_u_net_is_used(generator):
 
 @torch.no_grad()
 def test_padding_does_not_disturb_the_photo(generator):
-    """A photo that needs no padding and the same photo continued at its edge by hand are coloured alike."""
+    """A photo that needs no padding and the same photo continued at its edge by hand are colorized alike."""
     L = torch.rand(1, 1, 50, 60) * 2 - 1
     padded = F.pad(L, (0, 4, 0, 14), mode="replicate")
     assert torch.allclose(generator(L), generator(padded)[..., :50, :60], atol=1e-6)
@@ -122,7 +116,7 @@ def test_pretrained_weights_of_the_deep_layers_are_those_of_the_file(resnet18_fi
 
 
 @torch.no_grad()
-def test_pretrained_weights_survive_the_initialisation_of_the_generator(resnet18_file):
+def test_pretrained_weights_survive_the_initialization_of_the_generator(resnet18_file):
     generator = Generator("resnet18", "IMAGENET1K_V1", res_blocks=1)
     name = "layer4.1.conv2.weight"
     assert torch.equal(generator.encoder.state_dict()[name], resnet18_file[name])
@@ -141,26 +135,26 @@ def test_conv1_of_the_encoder_is_the_files_folded_by_hand(resnet18_file):
 
 
 @torch.no_grad()
-def test_pretrained_encoder_sees_lightness_as_the_resnet_sees_a_grey_photo(resnet18_file):
+def test_pretrained_encoder_sees_lightness_as_the_resnet_sees_a_gray_photo(resnet18_file):
     """The whole way from L in [-1, 1] to the first features, without assuming how the encoder feeds conv1."""
     encoder = Encoder("resnet18", "IMAGENET1K_V1").eval()
-    grey = torch.rand(1, 1, 64, 64)
-    ours = encoder(grey * 2 - 1)[0]
+    gray = torch.rand(1, 1, 64, 64)
+    ours = encoder(gray * 2 - 1)[0]
     theirs = F.relu(
-        encoder.bn1(F.conv2d(imagenet_normalised(grey), resnet18_file["conv1.weight"], stride=2, padding=3))
+        encoder.bn1(F.conv2d(imagenet_normalized(gray), resnet18_file["conv1.weight"], stride=2, padding=3))
     )
     assert theirs.std() > 0.1
     assert torch.allclose(ours[..., 2:-2, 2:-2], theirs[..., 2:-2, 2:-2], atol=1e-4)
 
 
 @torch.no_grad()
-def test_folded_convolution_equals_the_rgb_one_for_grey_photos():
+def test_folded_convolution_equals_the_rgb_one_for_gray_photos():
     conv = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-    grey = torch.rand(2, 1, 64, 64)
-    theirs = conv(imagenet_normalised(grey))
-    difference = (fold_conv1(conv)((grey - 0.449) / 0.226) - theirs).abs()
+    gray = torch.rand(2, 1, 64, 64)
+    theirs = conv(imagenet_normalized(gray))
+    difference = (fold_conv1(conv)((gray - 0.449) / 0.226) - theirs).abs()
     assert difference[..., 2:-2, 2:-2].max() < 1e-4
-    # At the border, padding with 0 means a photo continued in ImageNet's mean colour for one, in its mean grey for the
+    # At the border, padding with 0 means a photo continued in ImageNet's mean color for one, in its mean gray for the
     # other. These lie at most 0.191 standard deviations apart, and no output can differ by more than that times its
     # weights.
     apart = max(abs(0.449 - m) / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
@@ -204,7 +198,7 @@ def test_without_network_the_encoder_says_what_to_do(offline, name):
 
 @pytest.mark.parametrize("size", [255, 256])
 @torch.no_grad()
-def test_discriminator_judges_30_by_30_patches(discriminator, size):
+def test_discriminator_scores_30_by_30_patches(discriminator, size):
     assert discriminator(torch.zeros(1, 1, size, size), torch.zeros(1, 2, size, size)).shape == (1, 1, 30, 30)
 
 
@@ -224,7 +218,7 @@ def test_discriminator_has_four_layers_with_norm_and_leaky_relu_and_an_output(di
 
 
 @torch.no_grad()
-def test_every_convolution_of_the_discriminator_is_spectrally_normalised():
+def test_every_convolution_of_the_discriminator_is_spectrally_normalized():
     discriminator = Discriminator().train()
     for _ in range(20):  # each pass takes one step of the power iteration
         discriminator(torch.randn(2, 1, 32, 32), torch.randn(2, 2, 32, 32))
@@ -235,7 +229,7 @@ def test_every_convolution_of_the_discriminator_is_spectrally_normalised():
     assert largest == pytest.approx([1.0] * 5, abs=0.05)
 
 
-def test_normalisation_holds_whatever_the_size_of_the_weights():
+def test_normalization_holds_whatever_the_size_of_the_weights():
     discriminator = Discriminator().train()
     with torch.no_grad():
         discriminator.layers[0].parametrizations.weight.original.mul_(1000)

@@ -1,0 +1,122 @@
+"""Any photo at its own size, with its own lightness, however it is handed over."""
+
+import numpy as np
+import odd_photos
+import pytest
+import torch
+from PIL import Image
+from skimage.color import lab2rgb, rgb2lab
+
+from helpers.inference.colorizer import Colorizer, Options, latest_weights, render, restore
+from helpers.runs.run import Run
+
+
+@pytest.fixture
+def colorizer(loud_generator):
+    return Colorizer(loud_generator, "fp32")
+
+
+@pytest.fixture
+def cat():
+    return np.array(odd_photos.color((301, 203)))
+
+
+@pytest.mark.parametrize("options", [{}, {"saturation": 2.0}, {"input_size": 64}, {"flip": True}])
+def test_the_photo_keeps_its_size_and_its_own_lightness(colorizer, cat, options):
+    colorized = colorizer(cat, **options)
+    assert colorized.shape == cat.shape and colorized.dtype == np.uint8
+    off = np.abs(rgb2lab(colorized)[..., 0] - rgb2lab(cat)[..., 0])
+    assert off.mean() < 0.3
+    assert np.abs(rgb2lab(colorized)[..., 1:]).mean() > 3  # it did color
+
+
+def test_no_saturation_is_gray_and_the_default_flips_nothing(colorizer, cat):
+    gray = colorizer(cat, saturation=0.0)
+    assert np.ptp(gray.astype(int), axis=2).max() <= 1
+    assert (colorizer(cat) == colorizer(cat, flip=False)).all()
+    mirrored = colorizer(cat[:, ::-1].copy(), flip=True)[:, ::-1]
+    assert np.abs(mirrored.astype(int) - colorizer(cat, flip=True)).mean() < 1
+
+
+def test_a_cast_is_removed_by_taking_lightness_alone(colorizer, cat):
+    L = rgb2lab(cat)
+    sepia = (lab2rgb(np.dstack([L[..., 0], np.full(L.shape[:2], 6.0), np.full(L.shape[:2], 22.0)])) * 255).round()
+    difference = colorizer(sepia.astype(np.uint8)).astype(int) - colorizer(cat)
+    assert np.abs(difference).mean() < 2
+
+
+def test_a_constant_ab_is_that_color_at_every_pixel_in_strips_as_in_one(cat, monkeypatch):
+    ab = (
+        torch.tensor([4.0, -6.0]).view(2, 1, 1).expand(2, 5, 7) / 128
+    )  # so little that it is in gamut nearly everywhere
+    whole = render(cat, ab)
+    found = rgb2lab(whole)[..., 1:]
+    assert np.abs(np.median(found, axis=(0, 1)) - [4.0, -6.0]).max() < 0.5
+    monkeypatch.setattr("helpers.inference.colorizer.STRIP", 2000)
+    assert (render(cat, ab) == whole).all()
+
+
+def test_every_way_to_hand_over_a_photo_gives_the_same(colorizer, cat, tmp_path):
+    Image.fromarray(cat).save(tmp_path / "cat.png")
+    wanted = colorizer(cat)
+    photos = [tmp_path / "cat.png", str(tmp_path / "cat.png"), (tmp_path / "cat.png").read_bytes()]
+    photos += [Image.fromarray(cat), cat.astype(np.uint16) * 257, cat / 255.0]
+    photos += [np.dstack([cat, np.full(cat.shape[:2], 255, np.uint8)])]
+    for photo in photos:
+        assert (colorizer(photo) == wanted).all(), type(photo)
+    gray = np.array(Image.fromarray(cat).convert("L"))
+    assert (colorizer(gray) == colorizer(np.dstack([gray] * 3))).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (3000, 8), (33, 33), (257, 31)])
+def test_any_size_goes_through(colorizer, size):
+    assert colorizer(np.array(odd_photos.color(size))).shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize(
+    "photo",
+    [
+        np.zeros((3, 4, 5)),
+        np.zeros(7),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4), int),
+        np.full((4, 4), 200.0),
+    ],
+)
+def test_what_is_no_photo_is_named(colorizer, photo):
+    with pytest.raises(ValueError, match="is no photo"):
+        colorizer(photo)
+
+
+@pytest.mark.parametrize("options", [{"input_size": 8}, {"saturation": -1}, {"denoise": 99}, {"contrast": 99}])
+def test_impossible_options_are_named(colorizer, cat, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        colorizer(cat, **options)
+
+
+def test_denoising_and_contrast_do_what_they_say(cat):
+    noisy = (cat + np.random.default_rng(0).normal(0, 20, cat.shape)).clip(0, 255).astype(np.uint8)
+    L = rgb2lab(cat)[..., 0]
+    error = [np.abs(rgb2lab(photo)[..., 0] - L).mean() for photo in (noisy, restore(noisy, Options(denoise=12)))]
+    assert error[1] < 0.7 * error[0]
+    pale = (cat / 4 + 90).astype(np.uint8)
+    contrast = [rgb2lab(photo)[..., 0].std() for photo in (pale, restore(pale, Options(contrast=3)))]
+    assert contrast[1] > 1.2 * contrast[0]
+    assert restore(pale, Options()) is pale
+
+
+def test_without_a_trained_run_the_notebook_to_run_is_named():
+    with pytest.raises(FileNotFoundError, match="03_warmup_training makes it"):
+        Colorizer()
+
+
+def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_last(loud_generator, cfg):
+    for name, phases in (("first", ("warmup", "adversarial")), ("second", ("warmup",))):
+        run = Run(name)
+        run.path.mkdir(parents=True)
+        for phase in phases:
+            run.save(phase, loud_generator, cfg)
+        assert latest_weights() == run.file(phases[-1])
+    colorizer = Colorizer()
+    assert str(colorizer) == f"second/warmup.safetensors, trained at {cfg.size} px"
+    assert colorizer.options().input_size == cfg.size
