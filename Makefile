@@ -1,11 +1,11 @@
 # make run                          all notebooks on scikit-image's sample photos, in a few minutes
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
 # make run PROFILE=paper            the report's recipe; wants a GPU
-# make app                          a page in the browser: drop photos, see them in colour
+# make app                          a page in the browser: drop photos, see them in color
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
-# make torture                      kills, cut files, a full disk, damaged photos: some minutes
+# make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
 
 PROFILE ?= smoke
@@ -16,20 +16,20 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check test-colab bench torture
+.PHONY: run app test check test-colab bench stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
 	@export COLORIZE_PROFILE="$(PROFILE)" COLORIZE_PHOTOS="$(call full,$(PHOTOS))" COLORIZE_SHOW="$(call full,$(SHOW))"; \
 	for notebook in $(notdir $(SERIES)); do \
-		echo "== $$notebook (profile $(PROFILE))"; \
+		echo "== $$notebook (profile $(PROFILE)), started at $$(date +%H:%M:%S)"; \
 		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
 			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
 	done; \
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
 
 app: $(VENV)/installed
-	$(BIN)/python -m helpers.app
+	$(BIN)/python -m helpers.inference.app
 
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check
@@ -52,10 +52,11 @@ test-colab:
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/run.py
 
-torture: $(VENV)/installed
-	$(BIN)/python tests/torture/run.py
+stress: $(VENV)/installed
+	$(BIN)/python tests/stress/run.py
 
 $(VENV)/installed: requirements.txt
+	@echo "== installing the packages of requirements.txt into $(VENV): several GB on Linux (PyTorch), some minutes, only once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	touch $@
+	$(BIN)/python -m pip install --requirement requirements.txt
+	@touch $@

@@ -14,12 +14,12 @@ def in_fp32(conversion: Callable) -> Callable:
     """Let a conversion of tensors run in full fp32: bf16 keeps only 8 bits of a value, TF32 (in convolutions) 10."""
 
     @wraps(conversion)
-    def outside_autocast(*tensors):
+    def _outside_autocast(*tensors):
         cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with torch.autocast(tensors[0].device.type, enabled=False), cudnn:
             return conversion(*(tensor.float() for tensor in tensors))
 
-    return outside_autocast
+    return _outside_autocast
 
 
 @in_fp32

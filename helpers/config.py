@@ -66,6 +66,7 @@ class Config:
     adversarial_epochs: int = bounded(120, 1, 10**6)
     patience: int = bounded(30, 1, 10**6)  # epochs without a better validation L1 before the adversarial phase stops
     warmup_lr: float = bounded(1e-4, 1e-9, 1)
+    warmup_rise: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises to that
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator

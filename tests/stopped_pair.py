@@ -9,24 +9,24 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 torch.set_num_threads(1)
 
-from helpers import trainer, training  # noqa: E402
 from helpers.config import Config  # noqa: E402
+from helpers.training import epoch, phases, step  # noqa: E402
 
 
 def main(last_step):
     """Train; after `last_step` steps, unless it is 0, die without a word."""
-    trainer.AGREE = 2
-    step, taken = trainer.Trainer.training_step, []
+    epoch.AGREE = 2
+    take, taken = step.TrainingStep.training_step, []
 
     def training_step(self, batch):
         if last_step and len(taken) == last_step:
             os._exit(1)
         taken.append(1)
-        return step(self, batch)
+        return take(self, batch)
 
-    trainer.Trainer.training_step = training_step
+    step.TrainingStep.training_step = training_step
     changes = {"precision": "fp32", "batch_size": 2, "warmup_epochs": 1, "checkpoint_minutes": 0.0}
-    training.train(Config.from_profile(**changes), ["warmup"])
+    phases.train(Config.from_profile(**changes), ["warmup"])
 
 
 if __name__ == "__main__":

@@ -148,6 +148,6 @@ def test_unknown_weights_are_named():
 def test_weights_of_another_architecture_are_named(tmp_path):
     state = Generator("resnet18", None, res_blocks=1).state_dict()
     path = tmp_path / "generator.safetensors"
-    save_file(dict(state), path, {"architecture": '{"encoder": "resnet18", "res_blocks": 2}'})
+    save_file(dict(state), path, {"class": "Generator", "arguments": '{"res_blocks": 2}'})
     with pytest.raises(ValueError, match=r"bottleneck\.1\.body"):
         load_generator(path)

@@ -11,8 +11,14 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 torch.set_num_threads(1)
 
-from helpers import checkpoints, dataset, losses, networks, training, workspace  # noqa: E402
+from helpers import workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
+from helpers.data import dataset  # noqa: E402
+from helpers.models.discriminator import Discriminator  # noqa: E402
+from helpers.models.generator import Generator  # noqa: E402
+from helpers.runs.run import Run  # noqa: E402
+from helpers.training import losses  # noqa: E402
+from helpers.training.trainer import Trainer  # noqa: E402
 
 
 def fingerprint(*networks):
@@ -30,14 +36,14 @@ def main(out):
     with accelerator.local_main_process_first():
         photos, perceptual = dataset.prepare(cfg), losses.Perceptual(None)
     opened.clear()
-    saved, save = [], checkpoints.Run.save
-    checkpoints.Run.save = lambda self, *args: (saved.append(args[0]), save(self, *args))
+    saved, save = [], Run.save
+    Run.save = lambda self, *args: (saved.append(args[0]), save(self, *args))
     workspace.seed_everything(cfg.seed + accelerator.process_index)
     result = {"phases": []}
-    generator = networks.Generator(cfg.encoder, None, cfg.res_blocks)
-    for discriminator in (None, networks.Discriminator()):
-        terms = losses.report_terms(cfg, perceptual)[0 if discriminator else 1 :]
-        trainer = training.Trainer(cfg, accelerator, generator, terms, photos, [], perceptual, discriminator)
+    generator = Generator(cfg.encoder, None, cfg.res_blocks)
+    for discriminator in (None, Discriminator()):
+        terms = losses.generator_terms(cfg, perceptual)[0 if discriminator else 1 :]
+        trainer = Trainer(cfg, accelerator, generator, terms, photos, [], perceptual, discriminator)
         numbers = {photo.numpy().tobytes(): i for i, photo in enumerate(photos.load("train"))}
         steps, step = [], trainer.training_step
 

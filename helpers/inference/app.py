@@ -89,13 +89,13 @@ def build(colorizer: Colorizer | None = None) -> gr.Blocks:
             with gr.Column(scale=3):
                 gr.render(inputs=results)(show)
 
-        def colorize(files, *values, progress=gr.Progress()):  # noqa: B008
+        def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
             options = colorizer.options(**dict(zip(fields, values, strict=True)))
             return colorize_uploads(files, colorizer, page.folder.name, options, progress)
 
         inputs = [files, *fields.values()]
         changed = [part.change for part in inputs]
-        gr.on(changed, colorize, inputs, results, trigger_mode="always_last")  # a slider that is dragged changes often
+        gr.on(changed, _colorize, inputs, results, trigger_mode="always_last")  # a slider that is dragged changes often
     return page
 
 

@@ -118,6 +118,14 @@ def attempt(path: Path, target: Path, colorizer: Colorizer, options: Options, qu
     return ""
 
 
+def listed(skipped: list[tuple[str, str]], file: Path) -> pd.DataFrame:
+    """Write which photos were skipped, and why, as a table; return it."""
+    table = pd.DataFrame(skipped, columns=["photo", "reason"])
+    # a file's name need not be valid Unicode
+    write_atomically(file, lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
+    return table
+
+
 def colorize_folder(
     source: Path | str,
     target: Path | str,
@@ -128,28 +136,23 @@ def colorize_folder(
 ) -> pd.DataFrame:
     """Colorize all photos in a folder and below into another folder; return a table of what was skipped, and why.
 
-    What is in the target already is left as it is, so a second call goes on where the first one stopped. Names are
-    kept; `file_format` "jpeg" or "png" changes the format. quality: of JPEG, 1 to 100. options: see `Options`. The
-    table is also written to `skipped.csv` in the target. Raises ValueError when source and target are one folder, or
-    the target was begun in another way; BlockingIOError when another program fills it; OSError when the disk is full.
+    What is in the target already is left as it is: a second call goes on where the first stopped. `file_format` is
+    "jpeg", "png" or "" (each photo's own); quality: of JPEG, 1 to 100; options: see `Options`. Raises ValueError when
+    both folders are one, or the target was begun in another way; BlockingIOError when another program fills it.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     if source.resolve() == target.resolve():
         raise ValueError(f"{target} is the folder of the photos itself: name another one, they are never overwritten")
     places = targets_for(source, target, file_format)
     left, skipped = [path for path, place in places.items() if not place.exists()], []
-    colorizer = colorizer or Colorizer()
-    options = colorizer.options(**options)
+    options = (colorizer := colorizer or Colorizer()).options(**options)
+    work = (lambda path: attempt(path, places[path], colorizer, options, quality)), left, workspace.cores() + 1
     with locked(target) as heartbeat:
         refuse_another(target, source, colorizer, options)
         print(f"{len(places)} photos, {len(places) - len(left)} of them done before; weights: {colorizer}")
-        work = (lambda path: attempt(path, places[path], colorizer, options, quality)), left, workspace.cores() + 1
         for path, error in zip(left, tqdm(workspace.in_parallel(*work), total=len(left), unit="photo"), strict=True):
             heartbeat()
             if error:
                 skipped.append((path.relative_to(source).as_posix(), error))
-    table = pd.DataFrame(skipped, columns=["photo", "reason"])
-    # a file's name need not be valid Unicode
-    write_atomically(target / "skipped.csv", lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
-    print(f"{len(left) - len(table)} colorized, {len(table)} skipped (listed in {target / 'skipped.csv'})")
-    return table
+    print(f"{len(left) - len(skipped)} colorized, {len(skipped)} skipped (listed in {target / 'skipped.csv'})")
+    return listed(skipped, target / "skipped.csv")

@@ -39,11 +39,11 @@ def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
     L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]; returns ab, with the largest share of each color that sRGB holds.
     """
 
-    def fits(L, ab):
+    def _fits(L, ab):
         raw = L_ab_to_raw_rgb(L, ab)
         return ((raw >= -1e-4) & (raw <= 1 + 1e-4)).all(1, keepdim=True)
 
-    outside = ~fits(L, ab)
+    outside = ~_fits(L, ab)
     if not outside.any():
         return ab
     L_out = L[outside].view(-1, 1, 1, 1)
@@ -51,7 +51,7 @@ def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
     low, high = torch.zeros_like(L_out), torch.ones_like(L_out)
     for _ in range(10):  # halving: the share is known to a thousandth then
         middle = (low + high) / 2
-        inside = fits(L_out, ab_out * middle)
+        inside = _fits(L_out, ab_out * middle)
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
     share = torch.ones_like(L)
     share[outside] = low.flatten()

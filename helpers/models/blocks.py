@@ -12,11 +12,20 @@ STRIDE = 32
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw the weights of a convolution from normal(0, 0.02) and zero its bias, as pix2pix does (Isola et al. 2017)."""
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+    """Draw the weights of a convolution from normal(0, 0.02) and zero its bias, as pix2pix does (Isola et al. 2017).
+
+    A transposed one of kernel 4 and stride 2 starts as bilinear interpolation of a random mix of its channels: drawn at
+    random it would begin with a checkerboard, and keep some of it (Odena et al. 2016, doi 10.23915/distill.00003).
+    """
+    if isinstance(module, nn.ConvTranspose2d):
+        tent = torch.tensor([0.25, 0.75, 0.75, 0.25])
+        mix = torch.randn(module.in_channels, module.out_channels, 1, 1) / module.in_channels**0.5
+        with torch.no_grad():
+            module.weight.copy_(mix * tent[:, None] * tent)
+    elif isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 @torch.compiler.disable  # what it compiles to takes the gradient for one of another layout (PyTorch 2.14)
@@ -45,20 +54,24 @@ class ResidualBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Double the resolution by a transposed convolution, then join the encoder's features of that resolution.
+    """Double the resolution by a transposed convolution, join the encoder's features of that resolution, mix them.
 
-    (N, inputs, H, W), and the skip (N, skips, 2H, 2W) if any, give (N, outputs + skips, 2H, 2W).
+    (N, inputs, H, W), and the skip (N, skips, 2H, 2W) if any, give (N, outputs, 2H, 2W). The 3x3 convolution after the
+    joint is the original U-Net's (Ronneberger et al. 2015, arXiv 1505.04597), which has two of them.
     """
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, skips: int, outputs: int):
         super().__init__()
         self.up = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
+        self.mix = nn.Conv2d(outputs + skips, outputs, 3, padding=1, bias=False)
+        self.mix_norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Return x at twice its size, with the skip's channels behind its own."""
+        """Return x at twice its size, mixed with the skip."""
         x = F.relu(self.norm(self.up(x)), inplace=True)
-        return x if skip is None else torch.cat([x, skip], dim=1)
+        x = x if skip is None else torch.cat([x, skip], dim=1)
+        return F.relu(self.mix_norm(self.mix(x)), inplace=True)
 
 
 def download_weights(name: str, weights: str, field: str) -> dict[str, Any]:

@@ -80,10 +80,15 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     def __init__(self, encoder: str = "resnet18", weights: str | None = "IMAGENET1K_V1", res_blocks: int = 9):
         super().__init__()
         self.bottleneck = nn.Sequential(*[ResidualBlock(512) for _ in range(res_blocks)])
-        self.decoder = nn.ModuleList(
-            [UpBlock(512, 256), UpBlock(512, 128), UpBlock(256, 64), UpBlock(128, 64), UpBlock(128, 64)]
-        )
-        self.head = nn.Conv2d(64, 2, 3, padding=1)
+        sizes = (
+            (512, 256, 256),
+            (256, 128, 128),
+            (128, 64, 64),
+            (64, 64, 64),
+            (64, 0, 32),
+        )  # in, skip, out; small to large
+        self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
+        self.head = nn.Conv2d(32, 2, 3, padding=1)
         self.apply(init_weights)
         self.encoder = Encoder(encoder, weights)  # after the initialization, which must not reach it
 

@@ -54,20 +54,16 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
     holder = _holder(note)
     here = holder["machine"] == socket.gethostname()
     lives = here and psutil.pid_exists(holder["process"])
-    told = (
-        f"{folder} is in use by process {holder['process']} on {holder['machine']} since {holder['since']}. Wait for "
-        f"it, stop it, or train under another name. If it is gone: it counts no more after {STALE // 60} minutes."
-    )
     try:
         lock.acquire(timeout=0 if lives else ORPHANS)
         lives = False if here else holder["age"] < STALE
     except Timeout as error:
-        raise BlockingIOError(told) from error
+        raise in_use(folder, holder) from error
     except NotImplementedError:  # a file system without locks
         lives = lives if here else holder["age"] < STALE
     try:
         if lives:
-            raise BlockingIOError(told)
+            raise in_use(folder, holder)
         me = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         write_atomically(note, lambda path: path.write_text(json.dumps(me)))
         try:
@@ -78,6 +74,14 @@ def locked(folder: Path) -> Iterator[Callable[[], None]]:
         lock.release()
 
 
+def in_use(folder: Path, holder: dict[str, Any]) -> BlockingIOError:
+    """Return the error that names who holds a folder."""
+    return BlockingIOError(
+        f"{folder} is in use by process {holder['process']} on {holder['machine']} since {holder['since']}. Wait for "
+        f"it, stop it, or train under another name. If it is gone: it counts no more after {STALE // 60} minutes."
+    )
+
+
 def _beat(note: Path) -> None:
     with suppress(FileNotFoundError):
         if time.time() - note.stat().st_mtime > STALE / 4:
@@ -86,8 +90,9 @@ def _beat(note: Path) -> None:
 
 def _holder(note: Path) -> dict[str, Any]:
     """Return what a note says of who wrote it, and how many seconds ago it was touched."""
-    nobody = {"process": -1, "machine": "", "since": "", "age": STALE}
     try:
-        return nobody | json.loads(note.read_text()) | {"age": time.time() - note.stat().st_mtime}
-    except (OSError, ValueError, TypeError):  # gone, or torn: whoever wrote it died while writing
-        return nobody
+        told = json.loads(note.read_text())
+        age = time.time() - note.stat().st_mtime
+        return {"process": int(told["process"]), "machine": told["machine"], "since": told["since"], "age": age}
+    except (OSError, ValueError, TypeError, KeyError):  # gone, or torn: whoever wrote it died while writing
+        return {"process": -1, "machine": "", "since": "", "age": STALE}

@@ -44,22 +44,16 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
     if id(thing) in seen or len(seen) > 20 or isinstance(thing, (Config, Accelerator, types.ModuleType)):
         return getattr(thing, "__name__", type(thing).__name__)  # the configuration is compared by itself
     within = (*seen, id(thing))
-    if isinstance(thing, types.FunctionType) and set(Path(thing.__code__.co_filename).parts) & LIBRARIES:
-        decorated = getattr(thing, "__wrapped__", None)  # torch.compile, say, of a function that a notebook defines
-        return meaning(decorated, within) if decorated else f"{thing.__module__}.{thing.__qualname__}"
     if isinstance(thing, types.FunctionType):
-        return f"{thing.__name__} {_digest(_function(thing, within))}"
+        return _function(thing, within)
     if isinstance(thing, types.MethodType):
         return f"{meaning(thing.__self__, within)}.{meaning(thing.__func__, within)}"
     if isinstance(thing, functools.partial):
         return f"partial {meaning([thing.func, thing.args, thing.keywords], within)}"
     if isinstance(thing, torch.nn.Module):
         return f"{type(thing).__name__} {_digest(_network(thing, within))}"  # not its weights: they may learn
-    if isinstance(thing, torch.Tensor):
-        return f"tensor {meaning((thing.detach() if thing.is_complex() else thing.detach().double()).cpu().numpy())}"
-    if isinstance(thing, np.ndarray):
-        objects = thing.dtype.hasobject
-        return f"{thing.shape} {meaning(thing.tolist(), within) if objects else _digest(repr(thing.tobytes()))}"
+    if isinstance(thing, (torch.Tensor, np.ndarray)):
+        return f"{tuple(thing.shape)} {_digest(repr(thing.tolist()))}"
     if isinstance(thing, dict):
         return f"{{{', '.join(f'{meaning(key, within)}: {meaning(value, within)}' for key, value in thing.items())}}}"
     if isinstance(thing, (list, tuple, set, frozenset)):
@@ -74,7 +68,10 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
 
 
 def _function(function: types.FunctionType, seen: tuple[int, ...]) -> str:
-    """Return all that decides what a function does."""
+    """Return all that decides what a function does; of one that a package holds, its name."""
+    if set(Path(function.__code__.co_filename).parts) & LIBRARIES:
+        decorated = getattr(function, "__wrapped__", None)  # torch.compile, say, of a function that a notebook defines
+        return meaning(decorated, seen) if decorated else f"{function.__module__}.{function.__qualname__}"
     codes, names = [function.__code__], set()
     for code in codes:  # grows: lambdas and comprehensions within are codes of their own
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
@@ -85,7 +82,7 @@ def _function(function: types.FunctionType, seen: tuple[int, ...]) -> str:
     told += [function.__defaults__ and meaning(function.__defaults__, seen), meaning(function.__kwdefaults__, seen)]
     around = function.__globals__
     told += [f"{name}={meaning(around[name], seen)}" for name in sorted(names & around.keys())]
-    return repr(told)
+    return f"{function.__name__} {_digest(repr(told))}"
 
 
 def _content(cell: types.CellType, seen: tuple[int, ...]) -> str:

@@ -67,8 +67,9 @@ def load_generator(path: Path | str, notebook: str = "04_adversarial_training") 
 
 def _make_again(metadata: dict[str, str], path: Path) -> nn.Module:
     """Return a network of the class and arguments that a file names, its weights still to come."""
-    name = metadata.get("class", "Generator")
-    arguments = json.loads(metadata.get("arguments") or metadata["architecture"])  # the latter in older files
+    if "architecture" in metadata:
+        raise ValueError("an older version of this series wrote it, whose decoder was another. Train it again.")
+    name, arguments = metadata["class"], json.loads(metadata["arguments"])
     kind = find_class(name)
     if kind is None:
         raise NameError(f"{path} holds a network of the class {name}, which is not known here: run its cell first.")

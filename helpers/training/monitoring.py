@@ -67,6 +67,16 @@ def collapse_warnings(row: Mapping[str, float]) -> list[str]:
     return [sentence for sentence, found in checks.items() if found]
 
 
+def report(phase: str, epochs: int, row: Mapping[str, float]) -> None:
+    """Print an epoch in a line, and what went wrong in it in another."""
+    told = [f"{name} {row[f'val {name}']:.4g}" for name in ("L1", "PSNR") if f"val {name}" in row]
+    if "val truth" in row:
+        told.append(f"colorfulness {row['val colorfulness'] / row['val truth']:.0%} of truth")
+    print(f"{phase} {row['epoch']}/{epochs}: {', '.join(told)}, {row['seconds']:.0f} s", flush=True)
+    for warning in collapse_warnings(row):
+        print("  warning:", warning)
+
+
 class StopRequest:
     """Catch the stop button and SIGTERM for the time of a `with` block: `asked` says whether one came.
 

@@ -1,11 +1,13 @@
 """What is trained, and its step: one of the discriminator, one of the generator, from one forward pass."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from helpers.data.batches import Batch, lab_batch
 from helpers.evaluation import metrics
@@ -41,6 +43,18 @@ class Colorization:
         return metrics.measure_all(outputs, photos, perceptual, device, with_ssim=False)
 
 
+class Unpacking(nn.Module):
+    """A network that takes its inputs as one tuple, the way `update_bn` hands them over."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Return what the network makes of its inputs."""
+        return self.network(*inputs)
+
+
 class TrainingStep:
     """What every phase does with a batch: the part of `trainer.Trainer` that learns."""
 
@@ -48,10 +62,12 @@ class TrainingStep:
         """Return a network ready for this device and precision, with its optimizer and learning-rate schedule."""
         network = network.to(self.accelerator.device, memory_format=torch.channels_last)
         optimizer = self.make_optimizer(network.parameters(), lr)
-        if self.cfg.schedule == "cosine":
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        else:
-            schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        rise, falls = self.cfg.warmup_rise if self.phase == "warmup" else 0, self.cfg.schedule == "cosine"
+
+        def _share(step):
+            return min(1, (step + 1) / (rise + 1)) * (0.5 + 0.5 * math.cos(math.pi * step / steps) if falls else 1)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _share)
         network, optimizer = self.accelerator.prepare(network, optimizer)
         if self.cfg.compile:
             self.accelerator.unwrap_model(network).compile()
@@ -93,6 +109,14 @@ class TrainingStep:
             self.discriminator.requires_grad_(True)
         return {"G total": loss, **values, "G gradient": norm}
 
+    def settle(self, network: nn.Module) -> None:
+        """Measure the batch statistics of EMA weights anew: weights can be averaged, statistics cannot.
+
+        On photos as they are, in large batches, for small ones underestimate variance (Izmailov et al. 2018).
+        """
+        with self.accelerator.autocast():
+            update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(network))
+
     def _descend(self, loss: Tensor, network: nn.Module, optimizer: Any, schedule: Any) -> Tensor:
         """Step along the gradient of `loss`, clipped to `cfg.clip_norm`; return its norm before clipping."""
         optimizer.zero_grad()
@@ -107,7 +131,7 @@ class TrainingStep:
 def adam(cfg: Any) -> Callable:
     """Return the report's optimizer as a function of parameters and learning rate, as notebook 03 spells it out."""
 
-    def make(parameters, lr):
+    def _make(parameters, lr):
         return torch.optim.Adam(parameters, lr, betas=(cfg.beta1, cfg.beta2), fused=True)
 
-    return make
+    return _make

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from helpers.config import Config
 from helpers.data.batches import Batches
@@ -22,26 +22,14 @@ from helpers.runs.run import Run
 from helpers.runs.weights import refuse_what_cannot_return
 from helpers.training.epoch import TrainingEpoch
 from helpers.training.losses import LossTerm, discriminator_terms
-from helpers.training.monitoring import EarlyStopping, StopRequest, collapse_warnings, epoch_means
+from helpers.training.monitoring import EarlyStopping, StopRequest, epoch_means, report
 from helpers.training.step import Colorization, adam
-
-
-class Unpacking(nn.Module):
-    """A network that takes its inputs as one tuple, the way `update_bn` hands them over."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Return what the network makes of its inputs."""
-        return self.network(*inputs)
 
 
 class Trainer(TrainingEpoch):
     """Train a generator; with a discriminator, against it.
 
-    The phase is "warmup" without a discriminator and "adversarial" with one. `terms` is the generator's loss and
+    The phase is "warmup" without a discriminator, "adversarial" with one. `terms` is the generator's loss and
     `d_terms` the discriminator's (the report's if None), lists of `LossTerm`; `photos` a prepared `PhotoSet`;
     `augment` a list of transforms of rgb (N, 3, H, W) in [0, 1]; `perceptual` the `Perceptual` that validation measures
     LPIPS with. `start` names the run whose warmup this goes on from. `optimizer(parameters, lr)` makes both optimizers;
@@ -75,10 +63,17 @@ class Trainer(TrainingEpoch):
         self.phase = "adversarial" if discriminator else "warmup"
         self.run, self.photos, self.start = Run(cfg.run), photos, start
         self._load_photos(augment or [])
-        self.epochs, self.n_critic = getattr(cfg, f"{self.phase}_epochs"), cfg.n_critic if discriminator else 1
-        if len(self.batches) < self.n_critic:
-            raise ValueError(f"n_critic={cfg.n_critic} wants more batches than an epoch has: {len(self.batches)}.")
-        self.epoch_steps = len(self.batches) // self.n_critic
+        self.epochs = getattr(cfg, f"{self.phase}_epochs")
+        self._prepare_networks(generator, discriminator)
+        self.stopper = EarlyStopping(cfg.patience)
+        self.history, self.steps = pd.DataFrame(), pd.DataFrame()
+        self.epoch, self.logs, self.columns, self.seconds = 1, [], [], 0.0  # where it stands
+        self.checkpoints, self.request = Checkpoints(self.run, self.phase), None
+        self.fingerprint = fingerprint(self)
+
+    def _prepare_networks(self, generator: nn.Module, discriminator: nn.Module | None) -> None:
+        """Put the networks on the device, each with its optimizer and schedule; EMA weights follow the generator's."""
+        cfg, accelerator = self.cfg, self.accelerator
         self.ema = None
         if cfg.ema_decay is not None:
             generator = generator.to(accelerator.device, memory_format=torch.channels_last)
@@ -91,11 +86,6 @@ class Trainer(TrainingEpoch):
             prepared = self._prepare(discriminator, cfg.discriminator_lr or rate, steps * self.n_critic)
             self.discriminator, self.d_optimizer, self.d_schedule = prepared
             self.raw_discriminator = accelerator.unwrap_model(self.discriminator)
-        self.stopper = EarlyStopping(cfg.patience)
-        self.history, self.steps = pd.DataFrame(), pd.DataFrame()
-        self.epoch, self.logs, self.columns, self.seconds = 1, [], [], 0.0  # where it stands
-        self.checkpoints, self.request = Checkpoints(self.run, self.phase), None
-        self.fingerprint = fingerprint(self)
 
     def _load_photos(self, augment: list[Callable]) -> None:
         """Open the photos that this process trains on, validates on, and measures batch statistics with."""
@@ -105,6 +95,10 @@ class Trainer(TrainingEpoch):
         self.batches = Batches(train, cfg.batch_size, device, augment, **options)
         self.validation = self.photos.load("validation", cfg.val_photos)[rank::world_size]
         self.settling = Batches(self.photos.load("train", 256), 32, device, make=self.task.batch)
+        self.n_critic = cfg.n_critic if self.phase == "adversarial" else 1
+        self.epoch_steps = len(self.batches) // self.n_critic
+        if not self.epoch_steps:
+            raise ValueError(f"n_critic={cfg.n_critic} wants more batches than an epoch has: {len(self.batches)}.")
 
     def final_generator(self) -> nn.Module:
         """Return the generator that the user will get: with EMA weights if `cfg.ema_decay` is set; evaluation mode."""
@@ -175,7 +169,7 @@ class Trainer(TrainingEpoch):
                 if is_best or not self.discriminator:
                     self.run.save(self.phase, self.final_generator(), self.cfg)
                 self.run.log(self.phase, self.history, self.steps)
-                self._report(row)
+                report(self.phase, self.epochs, row)
                 if show:
                     show(self)
             (due,) = self._any(self._is_due())
@@ -193,22 +187,11 @@ class Trainer(TrainingEpoch):
         """Train for an epoch and validate; return its row of the history, and whether it is the best so far."""
         self.started = time.perf_counter() - self.seconds
         steps = self.train_epoch(epoch)
-        if self.ema:  # weights can be averaged, batch statistics cannot (Izmailov et al. 2018): measured anew, on
-            # photos as they are; large batches, for small ones underestimate variance
-            with self.accelerator.autocast():
-                update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(self.ema.module))
+        if self.ema:
+            self.settle(self.ema.module)
         row = {"epoch": epoch, **epoch_means(steps), **self.validate()}
         row["seconds"] = time.perf_counter() - self.started
         self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
         self.steps = pd.concat([self.steps, steps], ignore_index=True)
         self.epoch, self.seconds = epoch + 1, 0.0
         return row, self.stopper.update(epoch, row[f"val {self.task.monitor}"])
-
-    def _report(self, row: dict[str, float]) -> None:
-        """Print an epoch in a line, and what went wrong in it in another."""
-        told = [f"{name} {row[f'val {name}']:.4g}" for name in ("L1", "PSNR") if f"val {name}" in row]
-        if "val truth" in row:
-            told.append(f"colorfulness {row['val colorfulness'] / row['val truth']:.0%} of truth")
-        print(f"{self.phase} {row['epoch']}/{self.epochs}: {', '.join(told)}, {row['seconds']:.0f} s", flush=True)
-        for warning in collapse_warnings(row):
-            print("  warning:", warning)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from helpers.models.blocks import ResidualBlock
+from helpers.models.blocks import ResidualBlock, UpBlock, init_weights
 from helpers.models.discriminator import Discriminator
 from helpers.models.generator import IMAGENET_MEAN, IMAGENET_STD, Encoder, Generator, fold_conv1
 
@@ -181,7 +181,7 @@ def test_generator_on_resnet34_works():
 def test_convolutions_that_are_not_pretrained_start_at_standard_deviation_0_02(network):
     module, looked_at = network(), 0
     for name, weight in module.named_parameters():
-        if weight.ndim == 4 and "encoder.conv1" not in name:  # conv1 is folded from three channels
+        if weight.ndim == 4 and "encoder.conv1" not in name and not name.endswith("up.weight"):  # conv1 is folded
             assert weight.std().item() == pytest.approx(0.02, rel=0.1), name
             assert abs(weight.mean().item()) < 0.002, name
             looked_at += 1
@@ -236,3 +236,23 @@ def test_normalization_holds_whatever_the_size_of_the_weights():
         for _ in range(5):
             discriminator(torch.randn(2, 1, 32, 32), torch.randn(2, 2, 32, 32))
     assert largest_singular_value(discriminator.layers[0]) == pytest.approx(1, abs=0.05)
+
+
+@torch.no_grad()
+def test_a_transposed_convolution_starts_as_bilinear_interpolation_of_a_mix_of_channels():
+    up = UpBlock(16, 0, 8).apply(init_weights).up
+    x = torch.randn(1, 16, 9, 7)
+    mix = up.weight[:, :, 1, 1] / 0.75**2  # from each input channel to each output channel
+    mixed = torch.einsum("nchw,cd->ndhw", x, mix)
+    wanted = F.interpolate(mixed, scale_factor=2, mode="bilinear", align_corners=False)
+    assert torch.allclose(up(x)[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=1e-5)
+    assert mix.std().item() == pytest.approx(16**-0.5, rel=0.2)
+
+
+@torch.no_grad()
+def test_an_untrained_generator_draws_no_checkerboard(generator):
+    """What alternates from pixel to pixel is little beside what changes over some pixels, on a smooth photo."""
+    L = F.interpolate(torch.rand(1, 1, 4, 4) * 2 - 1, (128, 128), mode="bicubic")
+    ab = generator(L)[..., 16:-16, 16:-16]
+    alternating = (ab.diff(n=2, dim=-1).abs() / 4).mean()
+    assert alternating < 0.25 * (ab[..., 8:] - ab[..., :-8]).abs().mean()

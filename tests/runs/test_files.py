@@ -1,17 +1,19 @@
-"""Files are written whole or not at all, verified before they are believed, and held by one program at a time."""
+"""Files are written whole or not at all, and a folder is held by one program at a time."""
 
-import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from filelock import FileLock
 from notebook_tools import PROJECT
 
-from helpers import storage
+from helpers.runs import files
+from helpers.runs.files import locked, write_atomically
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
@@ -23,7 +25,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="disk full"):
-        storage.write_atomically(path, half)
+        write_atomically(path, half)
     assert path.read_text() == "the old ones" and list(tmp_path.iterdir()) == [path]
 
 
@@ -36,62 +38,145 @@ def test_a_full_file_system_is_named_and_leaves_what_was_there(tmp_path):
         temporary.write_text("the new ones")
 
     with pytest.raises(OSError, match="weights cannot be written.*disk full"):
-        storage.write_atomically(path, write)
+        write_atomically(path, write)
     assert path.read_text() == "the old ones"
 
 
-def test_the_checksum_is_sha256s(tmp_path):
-    storage.write_verified(tmp_path / "a.pt", lambda path: path.write_bytes(b"abc"))
-    assert storage.is_whole(tmp_path / "a.pt")
-    assert (tmp_path / "a.pt.sha256").read_text() == f"{hashlib.sha256(b'abc').hexdigest()}  a.pt\n"
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("ü" * 125 + ".txt")
+    write_atomically(path, lambda temporary: temporary.write_text("whole"))
+    assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", [b"", b"ab", b"abd", b"abcd"])
-def test_a_changed_file_is_not_whole(tmp_path, damage):
-    path = tmp_path / "a.pt"
-    storage.write_verified(path, lambda temporary: temporary.write_bytes(b"abc"))
-    path.write_bytes(damage)
-    assert not storage.is_whole(path)
-
-
-def test_without_a_checksum_a_file_is_not_whole(tmp_path):
-    (tmp_path / "a.pt").write_bytes(b"abc")
-    assert not storage.is_whole(tmp_path / "a.pt")
-    (tmp_path / "a.pt.sha256").write_bytes(b"\xff\xfe")
-    assert not storage.is_whole(tmp_path / "a.pt")
-
-
-def test_the_second_program_is_told_who_holds_a_folder(tmp_path):
-    refused = pytest.raises(BlockingIOError, match=f"process {os.getpid()} on")
-    with storage.in_use(tmp_path), refused, storage.in_use(tmp_path):
+def test_the_second_holder_in_this_process_is_told_who_holds_a_folder(tmp_path):
+    refused = pytest.raises(BlockingIOError, match=f"process {os.getpid()} on {socket.gethostname()}")
+    with locked(tmp_path), refused, locked(tmp_path):
         pass
-    with storage.in_use(tmp_path):
+    with locked(tmp_path):
         pass  # free again
 
 
-def test_a_holder_that_has_died_counts_no_more(tmp_path):
-    """Killed in the middle, as a machine that disappears: nobody cleans up."""
-    script = f"import os; from helpers import storage\nwith storage.in_use({str(tmp_path)!r}): os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)})
-    assert (tmp_path / "in_use.json").exists()
-    with storage.in_use(tmp_path):
-        assert json.loads((tmp_path / "in_use.json").read_text())["process"] == os.getpid()
+def test_a_folder_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(KeyError), locked(tmp_path):
+        raise KeyError
+    started = time.perf_counter()
+    with locked(tmp_path):
+        assert time.perf_counter() - started < 5
+    assert not (tmp_path / "lock.json").exists()
 
 
-@pytest.mark.parametrize(("age", "held"), [(10, True), (storage.STALE + 10, False)])
-def test_a_holder_on_another_machine_counts_while_it_gives_signs_of_life(tmp_path, age, held):
-    note = tmp_path / "in_use.json"
-    note.write_text(json.dumps({"process": 1, "machine": socket.gethostname() + "-other", "since": "today"}))
+def run_holder(folder, inside):
+    """Run a program that holds a folder and does something there; returns it, started."""
+    script = f"import os, sys, time\nfrom pathlib import Path\nfrom helpers.runs.files import locked\nwith locked(Path({str(folder)!r})):\n"
+    script += "".join(f"    {line}\n" for line in inside.splitlines())
+    return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)})
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def test_another_program_that_lives_holds_a_folder_until_it_ends(tmp_path):
+    with run_holder(tmp_path, "time.sleep(600)") as holder:
+        wait_for(tmp_path / "lock.json", holder)
+        started = time.perf_counter()
+        with pytest.raises(BlockingIOError, match=f"process {holder.pid} on"), locked(tmp_path):
+            pass
+        assert time.perf_counter() - started < files.ORPHANS / 2  # one that lives is not waited for
+        holder.kill()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
+
+
+def test_a_holder_that_was_killed_counts_no_more(tmp_path):
+    """In the middle, as a machine that disappears: nobody cleans up."""
+    holder = run_holder(tmp_path, "os.kill(os.getpid(), 9)")
+    assert holder.wait() == -signal.SIGKILL and (tmp_path / "lock.json").exists()
+    with locked(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
+
+
+ORPHAN = """
+if os.fork() == 0:  # a reader of photos, which inherits the lock and notices only later
+    time.sleep(float({seconds}))
+    os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_orphan_of_a_killed_holder_is_waited_for(tmp_path):
+    holder = run_holder(tmp_path, ORPHAN.format(seconds=2).strip())
+    assert holder.wait() == -signal.SIGKILL
+    started = time.perf_counter()
+    with locked(tmp_path):
+        assert 0.5 < time.perf_counter() - started < files.ORPHANS
+
+
+def test_an_orphan_that_stays_is_named_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "ORPHANS", 0.5)
+    holder = run_holder(tmp_path, ORPHAN.format(seconds=4).strip())
+    assert holder.wait() == -signal.SIGKILL
+    with pytest.raises(BlockingIOError, match=f"process {holder.pid} on"), locked(tmp_path):
+        pass
+
+
+def leave_note(folder, age, **who):
+    """Leave the note of a holder who was heard of some seconds ago."""
+    note = folder / "lock.json"
+    note.write_text(json.dumps({"process": 1, "machine": socket.gethostname() + "-other", "since": "today"} | who))
     os.utime(note, (time.time() - age, time.time() - age))
+    return note
+
+
+@pytest.mark.parametrize(("age", "held"), [(10, True), (files.STALE + 10, False)], ids=["fresh", "stale"])
+def test_a_holder_on_another_machine_counts_while_its_heartbeat_is_fresh(tmp_path, age, held):
+    note = leave_note(tmp_path, age)
     if held:
-        with pytest.raises(BlockingIOError, match="-other since today"), storage.in_use(tmp_path):
+        for _ in range(2):  # nor does the refusal take the lock away
+            with pytest.raises(BlockingIOError, match="-other since today"), locked(tmp_path):
+                pass
+        assert "-other" in note.read_text()
+    else:
+        with locked(tmp_path):
+            assert json.loads(note.read_text())["process"] == os.getpid()
+    with FileLock(tmp_path / "lock", timeout=0):
+        pass  # neither way leaves it behind
+
+
+def test_the_heartbeat_renews_an_old_note_and_leaves_a_young_one(tmp_path):
+    with locked(tmp_path) as heartbeat:
+        note = tmp_path / "lock.json"
+        for age, renewed in ((5, False), (files.STALE / 2, True)):
+            before = time.time() - age
+            os.utime(note, (before, before))
+            heartbeat()
+            assert (time.time() - note.stat().st_mtime < 4) == renewed
+        note.unlink()
+        heartbeat()  # a folder that was moved away is no reason to die
+        assert not note.exists()
+
+
+@pytest.mark.parametrize("living", [True, False])
+def test_without_locks_in_the_file_system_the_note_decides(tmp_path, monkeypatch, living):
+    def acquire(self, timeout):
+        raise NotImplementedError
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    done = subprocess.Popen(["true"])
+    done.wait()
+    leave_note(tmp_path, 5, process=os.getpid() if living else done.pid, machine=socket.gethostname())
+    if living:
+        with pytest.raises(BlockingIOError, match=str(os.getpid())), locked(tmp_path):
             pass
     else:
-        with storage.in_use(tmp_path):
+        with locked(tmp_path):
             pass
 
 
-def test_a_torn_note_holds_nobody_off(tmp_path):
-    (tmp_path / "in_use.json").write_text('{"proc')
-    with storage.in_use(tmp_path):
+@pytest.mark.parametrize("text", ['{"proc', "", "[1, 2]", "null"])
+def test_a_torn_note_holds_nobody_off(tmp_path, text):
+    (tmp_path / "lock.json").write_text(text)
+    with locked(tmp_path):
         pass

@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
-from malicious import Malicious
+from malicious import MaliciousPickle
 from notebook_tools import PROJECT
 from safetensors.torch import load_file
 from tiny import TinyGenerator
@@ -239,7 +239,7 @@ def test_a_malicious_checkpoint_leaves_no_trace(make, write, tmp_path, capsys):
     trainer = make()
     path = trainer.checkpoints.folder / "000009.pt"
     path.parent.mkdir(parents=True)
-    write(Malicious(trace), path)
+    write(MaliciousPickle(trace), path)
     with pytest.raises(ValueError, match="restart=True"):  # to start over has to be asked for
         trainer.checkpoints.latest()
     assert "passed over" in capsys.readouterr().out and not trace.exists()

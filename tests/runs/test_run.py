@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from helpers.models.generator import Generator
 from helpers.runs import weights
-from helpers.runs.run import Run, comparable_runs, find_run, runs, warmup_of
-from helpers.runs.weights import load_generator
+from helpers.runs.run import Run, runs, warmup_of
+from helpers.runs.weights import arguments_of, load_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -54,7 +54,7 @@ def test_the_architecture_travels_with_the_weights(tmp_path, cfg, sample_photos)
     run.begin("adversarial", cfg, sample_photos)
     run.save("adversarial", Generator("resnet34", None, res_blocks=2), cfg)
     loaded = load_generator(run.file("adversarial"))
-    assert loaded.architecture == {"encoder": "resnet34", "res_blocks": 2}
+    assert arguments_of(loaded) == {"encoder": "resnet34", "weights": None, "res_blocks": 2}
     assert len(loaded.bottleneck) == 2 and len(loaded.encoder.layer3) == 6
 
 
@@ -95,11 +95,11 @@ def test_weights_that_changed_on_the_disk_are_named_and_a_copy_without_checksum_
     ("state", "metadata"),
     [
         ({"weight": torch.zeros(3)}, None),
-        ({"weight": torch.zeros(3)}, {"architecture": '{"encoder": "resnet18", "res_blocks": 1}'}),
-        ({"weight": torch.zeros(3)}, {"architecture": '{"layers": 4}'}),
-        ({"weight": torch.zeros(3)}, {"architecture": "a UNet"}),
-        ({"weight": torch.zeros(3)}, {"architecture": "[1, 2]"}),
-        ({"weight": torch.zeros(3)}, {"architecture": '{"encoder": "no such net"}'}),
+        ({"weight": torch.zeros(3)}, {"class": "Generator", "arguments": '{"res_blocks": 1}'}),
+        ({"weight": torch.zeros(3)}, {"class": "Generator", "arguments": '{"layers": 4}'}),
+        ({"weight": torch.zeros(3)}, {"class": "Generator", "arguments": "a UNet"}),
+        ({"weight": torch.zeros(3)}, {"class": "Generator", "arguments": "[1, 2]"}),
+        ({"weight": torch.zeros(3)}, {"class": "Generator", "arguments": '{"encoder": "no such net"}'}),
     ],
     ids=["no metadata", "other weights", "other architecture", "no json", "json of a list", "unknown encoder"],
 )
@@ -112,7 +112,7 @@ def test_safetensors_of_something_else_are_named(tmp_path, state, metadata):
 
 def test_weights_of_another_depth_are_named(generator, tmp_path):
     path = tmp_path / "deep.safetensors"
-    save_file(generator.state_dict(), path, {"architecture": '{"encoder": "resnet18", "res_blocks": 3}'})
+    save_file(generator.state_dict(), path, {"class": "Generator", "arguments": '{"res_blocks": 3}'})
     with pytest.raises(ValueError, match="deep.safetensors"):
         load_generator(path)
 

@@ -129,7 +129,8 @@ def test_photo_and_logits_are_computed_once_a_batch(monkeypatch):
     discriminator = Constant()
     looks_at_rgb = [LossTerm(f"rgb {i}", 1.0, lambda p: p.rgb_pred.mean()) for i in range(3)]
     total_loss(
-        [*looks_at_rgb, LossTerm("GAN", 1, gan_loss), LossTerm("GAN again", 1, gan_loss)], make_prediction(discriminator)
+        [*looks_at_rgb, LossTerm("GAN", 1, gan_loss), LossTerm("GAN again", 1, gan_loss)],
+        make_prediction(discriminator),
     )
     assert len(calls) == 1 and discriminator.calls == 1
 

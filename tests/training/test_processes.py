@@ -12,8 +12,11 @@ import torch
 from notebook_tools import PROJECT, edit, read, run
 from safetensors.torch import load_file
 
-from helpers import checkpoints, dataset, metrics
 from helpers.config import Config
+from helpers.data import dataset
+from helpers.evaluation import metrics
+from helpers.runs.run import Run
+from helpers.runs.weights import load_generator
 
 # what `accelerate launch` calls for several GPUs; on a CPU it would ask for MPI
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -59,7 +62,7 @@ def test_one_set_of_metrics_over_all_validation_photos(both, monkeypatch):
     monkeypatch.setenv("COLORIZE_WORKSPACE", str(workspace))
     validation = dataset.prepare(Config.from_profile(precision="fp32", batch_size=4)).load("validation")
     assert len(validation) > 1
-    colorized = metrics.colorize_all(checkpoints.Run("smoke").load("warmup"), validation)
+    colorized = metrics.colorize_all(Run("smoke").load("warmup"), validation)
     table = metrics.measure_all(colorized, validation, with_ssim=False)
     assert first["phases"][0]["history"]["val L1"][-1] == pytest.approx(table["L1"].mean(), rel=1e-4)
 
@@ -76,7 +79,7 @@ def test_the_command_trains_both_phases(tmp_path):
     fields = ("batch_size=4", "warmup_epochs=1", "run=pair")
     printed = launch("-m", "helpers.training", "--set", *fields, COLORIZE_WORKSPACE=str(tmp_path))
     assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 2/2") == 1
-    assert checkpoints.load_generator(tmp_path / "runs/pair/adversarial.safetensors")
+    assert load_generator(tmp_path / "runs/pair/adversarial.safetensors")
     assert json.loads((tmp_path / "runs/pair/warmup.json").read_text())["batch_size"] == 4
 
 

@@ -1,0 +1,81 @@
+"""What a function does is told by a text that changes with it, and with nothing else."""
+
+import functools
+import os
+import subprocess
+import sys
+import time
+
+import kornia.augmentation as K
+import pytest
+import torch
+import torch.nn.functional as F
+from notebook_tools import PROJECT
+from torch import nn
+
+from helpers.runs.fingerprint import meaning
+
+SOURCE = """
+import torch
+w = {w}
+table = [1, {w}]
+weights = torch.tensor([1.0, {w}])
+def closed(x):
+    v = {w}
+    return lambda p: v * p
+def with_default(p, q={w}):
+    return p * q
+class Loss:
+    def __init__(self):
+        self.w = {w}
+    def __call__(self, p):
+        return p * self.w
+cases = dict(closure=closed(1), number=lambda p: w * p, list=lambda p: table[1] * p, tensor=lambda p: weights[1] * p)
+cases |= dict(default=with_default, constant=lambda p: {w} * p, object=Loss())
+cases |= dict(nested=lambda p: [(lambda q: q * {w})(i) for i in p])
+"""
+CASES = ("closure", "number", "list", "tensor", "default", "constant", "object", "nested")
+
+
+def defined(w):
+    """What a notebook's cell defines, with a value w in it."""
+    scope = {"__name__": "__main__"}
+    exec(SOURCE.format(w=w), scope)
+    return scope["cases"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_another_value_is_another_meaning_and_the_same_source_the_same(case):
+    assert meaning(defined(0.5)[case]) == meaning(defined(0.5)[case]) != meaning(defined(0.25)[case])
+    assert "0x" not in meaning(defined(0.5)[case])
+
+
+def test_the_same_source_means_the_same_in_another_process():
+    code = f"from helpers.runs.fingerprint import meaning\nexec({SOURCE.format(w=0.5)!r})\n"
+    code += "print([meaning(case) for case in cases.values()])"
+    told = []
+    for seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(PROJECT)}
+        told.append(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True))
+    assert told[0].stdout == told[1].stdout and told[0].stdout.count("'") == 2 * len(CASES)
+
+
+def test_what_libraries_hold_is_their_name_and_quickly_told():
+    started = time.perf_counter()
+    assert "relu" in meaning(F.relu)
+    assert meaning(K.RandomHorizontalFlip(p=0.5)) != meaning(K.RandomHorizontalFlip(p=0.25))
+    assert meaning(functools.partial(F.l1_loss, reduction="sum")) != meaning(functools.partial(F.l1_loss))
+    assert meaning(lambda p: F.relu(p) + K.functional.__name__.count("a")) and time.perf_counter() - started < 2
+
+
+def test_a_networks_weights_do_not_matter_its_parts_do():
+    one, other = nn.Sequential(nn.Conv2d(1, 2, 3)), nn.Sequential(nn.Conv2d(1, 2, 3))
+    assert not torch.equal(one[0].weight, other[0].weight) and meaning(one) == meaning(other)
+    assert meaning(one) != meaning(nn.Sequential(nn.Conv2d(1, 2, 5)))
+
+
+def test_a_function_that_calls_itself_ends():
+    def countdown(n):
+        return n and countdown(n - 1)
+
+    assert meaning(countdown)
