@@ -62,7 +62,30 @@ def colorize_all(
     photos: uint8 (N, 3, H, W).
     """
     batches = Batches(photos, batch_size, device)
-    return torch.cat([(L_ab_to_rgb(b.L, colorize(b.L).float()) * 255).round().byte().cpu() for b in batches])
+    return torch.cat([as_photos(batch.L, colorize(batch.L).float()) for batch in batches])
+
+
+def as_photos(L: Tensor, ab: Tensor) -> Tensor:
+    """Return L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] as photos on the CPU, uint8 (N, 3, H, W)."""
+    return (L_ab_to_rgb(L, ab) * 255).round().byte().cpu()
+
+
+def checkerboard(photos: Tensor) -> float:
+    """Return how much ab alternates from pixel to pixel where lightness is even: CIE units, the mean over photos.
+
+    photos: uint8 (N, 3, H, W), predicted or true. Of a pattern of -x, x, -x it says x. It looks at the half of the
+    pixels whose lightness alternates least. Transposed convolutions leave such a pattern (Odena et al. 2016); compare
+    with the truth's.
+    """
+
+    def _alternation(maps):
+        rows, columns = maps.diff(n=2, dim=-2)[..., 1:-1], maps.diff(n=2, dim=-1)[..., 1:-1, :]
+        return ((rows.abs() + columns.abs()) / 8).norm(dim=1)
+
+    L, ab = rgb_to_L_ab(photos.float() / 255)
+    uneven, changes = _alternation(L).flatten(1), _alternation(ab * 128).flatten(1)
+    even = uneven <= uneven.median(dim=1, keepdim=True).values
+    return ((changes * even).sum(1) / even.sum(1)).mean().item()
 
 
 @torch.no_grad()

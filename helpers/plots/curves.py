@@ -126,3 +126,23 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> Figu
         axis.set(title=f"validation {metric}", xlabel="epoch of its phase")
         axis.legend(fontsize=7)
     return images.finish(figure, name)
+
+
+def frontiers(named: dict[str, pd.DataFrame], report: pd.DataFrame | None = None, name: str | None = None) -> Figure:
+    """Show colorizers as curves, what they gain and what it costs, as their saturation goes from 0 to 2.
+
+    named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1. report: a table with a column
+    "PSNR mean", whose rows are drawn as lines.
+    """
+    metrics = [metric for metric in ("PSNR", "L1", "LPIPS") if all(metric in table for table in named.values())]
+    figure, axes = plt.subplots(1, len(metrics), figsize=(5.2 * len(metrics), 3.8), squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for label, table in named.items():
+            line = axis.plot(table["of truth"], table[metric], label=label)[0]
+            axis.plot(table["of truth"][1.0], table[metric][1.0], "o", color=line.get_color())
+        if metric == "PSNR" and report is not None:
+            for label, value in report["PSNR mean"].items():
+                axis.axhline(value, color="0.6", ls=":", label=label)
+        axis.set(title=metric, xlabel="colorfulness, of truth")
+        axis.legend(fontsize=7)
+    return images.finish(figure, name)

@@ -65,8 +65,7 @@ class Trainer(TrainingEpoch):
         self._load_photos(augment or [])
         self.epochs = getattr(cfg, f"{self.phase}_epochs")
         self._prepare_networks(generator, discriminator)
-        self.stopper = EarlyStopping(cfg.patience)
-        self.history, self.steps = pd.DataFrame(), pd.DataFrame()
+        self.stopper, self.history, self.steps = EarlyStopping(cfg.patience), pd.DataFrame(), pd.DataFrame()
         self.epoch, self.logs, self.columns, self.seconds = 1, [], [], 0.0  # where it stands
         self.checkpoints, self.request = Checkpoints(self.run, self.phase), None
         self.fingerprint = fingerprint(self)

@@ -67,7 +67,8 @@ def test_a_folder_is_free_again_after_an_error(tmp_path):
 
 def run_holder(folder, inside):
     """Run a program that holds a folder and does something there; returns it, started."""
-    script = f"import os, sys, time\nfrom pathlib import Path\nfrom helpers.runs.files import locked\nwith locked(Path({str(folder)!r})):\n"
+    script = "import os, time\nfrom pathlib import Path\nfrom helpers.runs.files import locked\n"
+    script += f"with locked(Path({str(folder)!r})):\n"
     script += "".join(f"    {line}\n" for line in inside.splitlines())
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)})
 
@@ -98,36 +99,61 @@ def test_a_holder_that_was_killed_counts_no_more(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
 
 
-ORPHAN = """
-if os.fork() == 0:  # a reader of photos, which inherits the lock and notices only later
-    time.sleep(float({seconds}))
-    os._exit(0)
-os.kill(os.getpid(), 9)
-"""
-
-
-def test_the_orphan_of_a_killed_holder_is_waited_for(tmp_path):
-    holder = run_holder(tmp_path, ORPHAN.format(seconds=2).strip())
-    assert holder.wait() == -signal.SIGKILL
-    started = time.perf_counter()
-    with locked(tmp_path):
-        assert 0.5 < time.perf_counter() - started < files.ORPHANS
-
-
-def test_an_orphan_that_stays_is_named_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "ORPHANS", 0.5)
-    holder = run_holder(tmp_path, ORPHAN.format(seconds=4).strip())
-    assert holder.wait() == -signal.SIGKILL
-    with pytest.raises(BlockingIOError, match=f"process {holder.pid} on"), locked(tmp_path):
-        pass
-
-
 def leave_note(folder, age, **who):
     """Leave the note of a holder who was heard of some seconds ago."""
     note = folder / "lock.json"
     note.write_text(json.dumps({"process": 1, "machine": socket.gethostname() + "-other", "since": "today"} | who))
     os.utime(note, (time.time() - age, time.time() - age))
     return note
+
+
+@pytest.fixture
+def orphan(tmp_path):
+    """Start a reader of photos, say, that a killed program has left behind with the system's lock still held."""
+    started = []
+
+    def start(seconds):
+        script = "import fcntl, sys, time\nfile = open(sys.argv[1], 'w')\nfcntl.flock(file, fcntl.LOCK_EX)\n"
+        script += "print('held', flush=True)\ntime.sleep(float(sys.argv[2]))"
+        command = [sys.executable, "-c", script, tmp_path / "lock", str(seconds)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert started[0].stdout.readline() == "held\n"
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        leave_note(tmp_path, 5, process=gone.pid, machine=socket.gethostname())
+        return gone.pid
+
+    yield start
+    started[0].kill()
+    started[0].communicate()
+
+
+def test_the_orphan_of_a_killed_holder_is_waited_for(tmp_path, orphan):
+    orphan(1.5)
+    started = time.perf_counter()
+    with locked(tmp_path):
+        assert 0.5 < time.perf_counter() - started < files.ORPHANS
+
+
+def test_an_orphan_that_stays_is_told_after_a_while(tmp_path, orphan, monkeypatch):
+    monkeypatch.setattr(files, "ORPHANS", 0.5)
+    with pytest.raises(BlockingIOError, match=f"process {orphan(60)} on"), locked(tmp_path):
+        pass
+
+
+FORKED = """
+if os.fork() == 0:  # a reader of photos, which inherits what its parent had open
+    time.sleep(1.5)
+    os._exit(0)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_holder_with_a_living_child_is_followed(tmp_path):
+    holder = run_holder(tmp_path, FORKED.strip())
+    assert holder.wait() == -signal.SIGKILL
+    with locked(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["process"] == os.getpid()
 
 
 @pytest.mark.parametrize(("age", "held"), [(10, True), (files.STALE + 10, False)], ids=["fresh", "stale"])

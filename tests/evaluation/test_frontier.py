@@ -1,0 +1,72 @@
+"""A colorizer as a curve: gray at its beginning, known answers on the way; a slider gains nothing on itself."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skimage.color import rgb2lab
+from skimage.metrics import peak_signal_noise_ratio
+
+from helpers.color import rgb_to_L_ab
+from helpers.evaluation import metrics
+from helpers.evaluation.frontier import SATURATIONS, at_share, frontier, gain, over_slider
+
+
+@pytest.fixture
+def photos(sample_photos):
+    return sample_photos.load("test")
+
+
+@pytest.fixture
+def half_right(photos):
+    """A colorizer that knows the photos and says half of their true colors, and how often it was asked."""
+    truth, asked = rgb_to_L_ab(photos.float() / 255), []
+
+    def colorize(L):
+        asked.append(len(L))
+        return torch.stack([truth[1][(truth[0] - each).abs().flatten(1).sum(1).argmin()] for each in L]) / 2
+
+    return colorize, asked
+
+
+def test_it_begins_at_gray_and_reaches_the_truth_where_the_saturation_is_right(photos, half_right):
+    curve = frontier(half_right[0], photos)
+    gray = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos)["PSNR"].mean()
+    assert list(curve.index) == list(SATURATIONS) and curve["PSNR"][0.0] == pytest.approx(gray)
+    assert curve["of truth"][0.0] < 0.02 and curve["of truth"][2.0] == pytest.approx(1.0, abs=0.01)
+    assert curve["L1"][2.0] < 1e-3 < curve["L1"][1.0] and curve["PSNR"].is_monotonic_increasing
+    assert sum(half_right[1]) == len(photos)  # the network looks at each photo once
+
+
+def test_psnr_along_the_curve_is_scikit_images(photos, half_right):
+    curve = frontier(half_right[0], photos, saturations=(1.0,))
+    colored = metrics.colorize_all(half_right[0], photos).numpy()
+    wanted = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(photos.numpy(), colored, strict=True)]
+    assert curve["PSNR"][1.0] == pytest.approx(np.mean(wanted), abs=1e-3)
+
+
+def curve_of(shares, values):
+    return pd.DataFrame({"of truth": shares, "PSNR": values}, index=pd.Index([0.0, 1.0, 2.0], name="saturation"))
+
+
+def test_values_at_a_share_are_interpolated_and_unknown_beyond():
+    curve = curve_of([0.0, 0.5, 1.0], [20.0, 23.0, 19.0])
+    assert at_share(curve, 0.75) == pytest.approx(21.0) and gain(curve) == pytest.approx(1.0)
+    assert np.isnan(at_share(curve, 1.2))
+
+
+def test_over_the_slider_is_the_height_at_equal_colorfulness():
+    slider, better = curve_of([0.0, 0.4, 0.8], [20.0, 22.0, 21.0]), curve_of([0.0, 0.6, 1.2], [20.0, 22.5, 20.0])
+    assert over_slider(better, slider) == pytest.approx(22.5 - 21.5) and over_slider(slider, slider) == 0
+
+
+def test_a_checkerboard_is_seen_and_a_smooth_color_is_not(photos):
+    truth = metrics.checkerboard(photos)
+    lab = rgb2lab(photos.permute(0, 2, 3, 1).numpy() / 255)
+    L, ab = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (lab[..., :1] / 50 - 1, lab[..., 1:] / 128))
+    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2 - 1) * 4 / 128
+    assert metrics.checkerboard(metrics.as_photos(L, ab + board)) > 2 * truth
+    even = torch.zeros_like(L)
+    assert metrics.checkerboard(metrics.as_photos(even, torch.full_like(ab, 0.1))) < 0.01
+    drawn = metrics.checkerboard(metrics.as_photos(even, (0.1 + board).expand_as(ab)))
+    assert drawn == pytest.approx(4 * 2**0.5, rel=0.02)  # 4 in a and 4 in b
