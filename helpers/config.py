@@ -65,6 +65,7 @@ class Config:
     warmup_epochs: int = bounded(20, 1, 10**6)
     adversarial_epochs: int = bounded(120, 1, 10**6)
     patience: int = bounded(30, 1, 10**6)  # epochs without a better validation L1 before the adversarial phase stops
+    keep: str = chosen("best", "last")  # epoch of the adversarial phase: of the lowest validation L1, or the last one
     warmup_lr: float = bounded(1e-4, 1e-9, 1)
     warmup_rise: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises to that
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
@@ -115,11 +116,11 @@ class Config:
         return json.dumps(asdict(self), indent=1)
 
 
-SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine", "warmup_lr": 2e-4}
-LAPTOP = {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 2, "adversarial_lr": 2e-4}
-LAPTOP |= {"lambda_l1": 20.0, "ema_decay": 0.985}  # color in few epochs; an average over some 70 of 150 steps an epoch
-SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "adversarial_epochs": 2}
-SMOKE |= {"ema_decay": 0.9, "seed": 24}  # that seed puts ordinary photos, not the stars, into validation and test
+SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
+LAPTOP = {"size": 128, "val_photos": 64, "batch_size": 16, "ema_decay": 0.99, "warmup_epochs": 8, "warmup_lr": 4e-4}
+LAPTOP |= {"warmup_rise": 75, "adversarial_epochs": 3, "keep": "last"}  # an epoch has 75 steps
+SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
+SMOKE |= {"adversarial_epochs": 2, "ema_decay": 0.9, "seed": 24}  # puts ordinary photos into validation and test
 PROFILES = {"paper": {}, "laptop": SCRATCH | LAPTOP, "smoke": SCRATCH | SMOKE}
 
 

@@ -34,7 +34,7 @@ class Trainer(TrainingEpoch):
     `augment` a list of transforms of rgb (N, 3, H, W) in [0, 1]; `perceptual` the `Perceptual` that validation measures
     LPIPS with. `start` names the run whose warmup this goes on from. `optimizer(parameters, lr)` makes both optimizers;
     `task` says what goes in and what comes out. After every epoch `history` and `steps` are on disk; the generator that
-    is saved has the EMA weights if `cfg.ema_decay` is set. Warmup keeps the last epoch, the adversarial phase the best.
+    is saved has the EMA weights if `cfg.ema_decay` is set. Warmup keeps the last epoch; see `cfg.keep`.
 
     Raises TypeError for a generator that a file of weights could not bring back, before anything is trained.
     """
@@ -165,7 +165,7 @@ class Trainer(TrainingEpoch):
         while not self._is_over():
             row, is_best = self._epoch(self.epoch)
             if self.accelerator.is_main_process:
-                if is_best or not self.discriminator:
+                if is_best or not self.discriminator or self.cfg.keep == "last":
                     self.run.save(self.phase, self.final_generator(), self.cfg)
                 self.run.log(self.phase, self.history, self.steps)
                 report(self.phase, self.epochs, row)

@@ -230,6 +230,22 @@ def test_without_stopping_the_adversarial_phase_keeps_its_best_epoch(make):
     assert saved_epoch(trainer) == 4
 
 
+def test_the_adversarial_phase_keeps_its_last_epoch_if_told_so(make):
+    trainer = make(discriminator=Discriminator(), adversarial_epochs=4, patience=30, keep="last")
+    follow(trainer, [0.5, 0.2, 0.3, 0.4])
+    assert saved_epoch(trainer) == 4 and trainer.stopper.best_epoch == 2
+
+
+def test_the_warmups_learning_rate_rises_and_the_adversarial_one_does_not(make):
+    rates = []
+    for discriminator in (None, Discriminator()):
+        trainer = make(discriminator=discriminator, warmup_rise=3, warmup_lr=1e-3, adversarial_lr=1e-3)
+        for batch in [*trainer.batches] * 2:
+            rates.append(trainer.g_optimizer.param_groups[0]["lr"])
+            trainer.training_step(batch)
+    assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3] + [1e-3] * 4)
+
+
 def test_warmup_never_stops_early_and_keeps_its_last_epoch(make):
     trainer = make(warmup_epochs=6, patience=2)
     assert len(follow(trainer, [0.1, 0.5, 0.5, 0.5, 0.5, 0.5])) == 6
