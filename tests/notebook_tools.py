@@ -1,12 +1,20 @@
 """Reading a notebook of the series, changing a cell of a copy as a student would, and running it."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import nbclient
 import nbformat
+import pandas as pd
+import pytest
+from nbclient.exceptions import CellExecutionError
+from safetensors import safe_open
 
 PROJECT = Path(__file__).resolve().parent.parent
+# notebook 03 makes its network so
+MADE = "generator = Generator(encoder=cfg.encoder, weights=cfg.encoder_weights, res_blocks=cfg.res_blocks)"
 
 
 def read(name):
@@ -41,3 +49,29 @@ def printed(notebook):
     """Return all that the cells of a notebook printed."""
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def metadata(workspace, phase, run="smoke"):
+    with safe_open(workspace / f"runs/{run}/{phase}.safetensors", "pt") as file:
+        told = file.metadata()
+    return told | {name: json.loads(told[name]) for name in ("arguments", "config")}
+
+
+def table(workspace, name, run="smoke"):
+    return pd.read_csv(workspace / f"runs/{run}/{name}.csv")
+
+
+def refused(notebook, workspace, error):
+    """Run a notebook that has to stop with an error; return what it said."""
+    with pytest.raises(CellExecutionError, match=error) as caught:
+        run(notebook, workspace)
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(caught.value))
+
+
+def with_class(name, source, after="from helpers"):
+    """A notebook in which a student has written a class in a cell of its own, behind the imports."""
+    notebook = read(name)
+    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and after in cell.source)
+    imports = "import torch\nfrom helpers.models.generator import Generator\n"
+    notebook.cells.insert(last + 1, nbformat.v4.new_code_cell(imports + source))
+    return notebook

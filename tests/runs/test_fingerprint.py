@@ -7,6 +7,7 @@ import sys
 import time
 
 import kornia.augmentation as K
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,48 @@ class Loss:
 cases = dict(closure=closed(1), number=lambda p: w * p, list=lambda p: table[1] * p, tensor=lambda p: weights[1] * p)
 cases |= dict(default=with_default, constant=lambda p: {w} * p, object=Loss())
 cases |= dict(nested=lambda p: [(lambda q: q * {w})(i) for i in p])
+class Base:
+    _factor = {w}
+    def __call__(self, p):
+        return p * self._factor
+class Inherited(Base):
+    pass
+class Noise(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.strength = {w}
+    def forward(self, p):
+        return p + self.strength
+@dataclasses.dataclass
+class Record:
+    w: float = 1.0
+    @property
+    def doubled(self):
+        return {w} * self.w
+    def __call__(self, p):
+        return self.doubled * p
+@torch.no_grad()
+def decorated(p):
+    return p * {w}
+cases |= dict(inherited=Inherited(), module=Noise(), record=Record(), decorated=decorated)
+cases |= dict(key={{lambda p: p * {w}: "key"}}, set={{"some", "texts", str(w)}}, texts=np.array(["a", str(w)]))
+cases |= dict(partial=functools.partial(with_default, q=w), method=Loss().__call__, complex=torch.tensor([1j * w]))
 """
-CASES = ("closure", "number", "list", "tensor", "default", "constant", "object", "nested")
+SOURCE = "import dataclasses, functools\nimport numpy as np\n" + SOURCE
+CASES = (
+    "closure",
+    "number",
+    "list",
+    "tensor",
+    "default",
+    "constant",
+    "object",
+    "nested",
+    "inherited",
+    "module",
+    "record",
+)
+CASES += ("decorated", "key", "set", "texts", "partial", "method", "complex")
 
 
 def defined(w):
@@ -79,3 +120,50 @@ def test_a_function_that_calls_itself_ends():
         return n and countdown(n - 1)
 
     assert meaning(countdown)
+
+
+def test_a_function_whose_surroundings_are_not_all_there_yet_has_a_meaning():
+    def first(p):
+        return later(p)
+
+    before = meaning(first)
+
+    def later(p):
+        return p
+
+    assert before != meaning(first)
+
+
+def test_things_that_hold_each_other_end():
+    scope = {"__name__": "__main__"}
+    source = """
+import torch
+class Pair(torch.nn.Module):
+    def forward(self, p):
+        return one(p) if self is not one else other(p)
+one, other = Pair(), Pair()
+one.friends, chain = [other], [one]
+chain.append(chain)
+def ping(p):
+    return pong(p) + len(chain)
+def pong(p):
+    return ping(p)
+"""
+    exec(source, scope)
+    started = time.perf_counter()
+    assert meaning(scope["ping"]) and meaning(scope["one"]) and time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("thing", [np.random.default_rng(0), np.array([object()]), {object(): object()}, torch.abs])
+def test_an_address_never_shows(thing):
+    assert "0x" not in meaning(thing) and meaning(thing) == meaning(thing)
+    assert meaning(np.array([object()])) == meaning(np.array([object()]))
+
+
+def test_an_accelerator_does_not_matter_whatever_it_holds(accelerator):
+    def term(p):
+        return p.to(accelerator.device)
+
+    before = meaning(term)
+    accelerator.prepare(nn.Linear(1, 1))
+    assert meaning(term) == before

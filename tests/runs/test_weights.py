@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from helpers.data.batches import augmentations
-from helpers.models.generator import Generator
+from helpers.models.generator import Generator, load_resnet
 from helpers.runs.weights import load_generator, refuse_what_cannot_return, save_generator
 from helpers.training.losses import LossTerm, l1_loss
 from helpers.training.trainer import Trainer
@@ -44,6 +44,32 @@ class Changed(Generator):
             block.norm = nn.GroupNorm(8, block.norm.num_features)
 
 
+class Handed(Generator):
+    """The series' own, whose pretrained weights are no business of who loads it."""
+
+    def __init__(self, **arguments):
+        super().__init__(**{"res_blocks": 0} | arguments)
+
+
+class Fixed(Generator):
+    """The series' own without arguments."""
+
+    def __init__(self):
+        super().__init__(weights=None, res_blocks=0)
+
+
+class Tied(nn.Module):
+    """Two layers that share their weights."""
+
+    def __init__(self, act=torch.relu):
+        super().__init__()
+        self.act, self.one, self.other = act, nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+        self.other.weight = self.one.weight
+
+    def forward(self, L):
+        return self.other(self.act(self.one(L))).repeat(1, 2, 1, 1)
+
+
 class Needy(nn.Module):
     """A network that wants an argument and does not remember it."""
 
@@ -55,7 +81,7 @@ class Needy(nn.Module):
 @pytest.fixture
 def in_notebook(monkeypatch):
     """Define classes where a notebook's cells do."""
-    for kind in (Plain, Remembering, Changed):
+    for kind in (Plain, Remembering, Changed, Handed, Fixed, Tied):
         monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
 
 
@@ -73,6 +99,28 @@ def test_a_network_of_ones_own_is_trained_saved_and_comes_back(make, in_notebook
     assert type(loaded) is type(trainer.raw_generator) and loaded.trained_size == cfg.size
     with torch.no_grad():
         assert torch.allclose(loaded(L), trainer.raw_generator(L), atol=1e-5)  # of another memory format
+
+
+def reloaded(network, cfg, path):
+    """What comes back of a network from a file."""
+    refuse_what_cannot_return(network)
+    save_generator(path, network.eval(), cfg)
+    return load_generator(path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [Fixed, Tied, lambda: Handed(weights=None)])
+def test_what_a_class_does_by_itself_comes_back(make, in_notebook, cfg, tmp_path):
+    network, L = make(), torch.rand(1, 1, 40, 50)
+    assert torch.equal(reloaded(network, cfg, tmp_path / "own.safetensors")(L), network(L))
+
+
+def test_a_class_that_passes_arguments_on_is_made_again_without_a_download(in_notebook, cfg, tmp_path, monkeypatch):
+    state = load_resnet("resnet18", None).state_dict()
+    monkeypatch.setattr("helpers.models.generator.download_weights", lambda *names: state)
+    network = Handed()  # with ImageNet's weights, by default
+    monkeypatch.setattr("helpers.models.generator.download_weights", lambda *names: pytest.fail("no need to"))
+    assert type(reloaded(network, cfg, tmp_path / "own.safetensors")) is Handed
 
 
 def test_a_class_that_is_not_known_here_is_named(cfg, tmp_path):
@@ -107,6 +155,27 @@ def test_an_exchanged_part_is_refused_before_it_trains(change, cfg, accelerator,
     change(network)
     with pytest.raises(TypeError, match=r"class MyGenerator\(Generator\)"):
         Trainer(cfg, accelerator, network, [LossTerm("L1", 1.0, l1_loss)], sample_photos, [])
+
+
+def test_another_activation_of_a_network_of_ones_own_is_refused():
+    network = Tied()
+    network.act = torch.tanh
+    with pytest.raises(TypeError, match="changed: itself"):
+        refuse_what_cannot_return(network)
+
+
+def test_a_class_with_the_name_of_the_series_own_is_refused():
+    with pytest.raises(TypeError, match="give your class another name"):
+        refuse_what_cannot_return(type("Generator", (Plain,), {"__module__": "__main__"})())
+
+
+def test_a_network_that_was_trained_before_can_still_return(cfg, accelerator, sample_photos):
+    network, terms = generator(), [LossTerm("L1", 1.0, l1_loss)]
+    for run in ("first", "second"):  # accelerate leaves a `forward` of its own on it
+        Trainer(cfg.replace(warmup_epochs=1, run=run), accelerator, network, terms, sample_photos, []).fit()
+    assert load_generator(
+        Trainer(cfg.replace(run="second"), accelerator, network, terms, sample_photos, []).run.file("warmup")
+    )
 
 
 def test_a_network_whose_arguments_nobody_remembers_is_refused_with_what_to_do():

@@ -10,9 +10,11 @@ from tiny import TinyGenerator
 from torch import nn
 
 from helpers import workspace
+from helpers.color import L_ab_to_rgb
 from helpers.models.discriminator import Discriminator
 from helpers.runs.checkpoint import Checkpoints
 from helpers.training.losses import LossTerm, gan_loss, l1_loss
+from helpers.training.step import Colorization
 from helpers.training.trainer import Trainer
 
 L1 = LossTerm("L1", 50.0, l1_loss)
@@ -87,6 +89,30 @@ def test_another_optimizer_and_a_rate_of_the_discriminators_own(make):
     assert rates == pytest.approx([1e-4, 3e-4], rel=1e-6)
 
 
+def stop_after(trainer, steps):
+    """Let the machine disappear after some steps of a training."""
+    step, left = trainer.training_step, [steps]
+
+    def training_step(*batches):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyError
+        return step(*batches)
+
+    trainer.training_step = training_step
+    with pytest.raises(KeyError):
+        trainer.fit()
+
+
+def same(one, other):
+    """Two trainings left the same, bit for bit."""
+    pd.testing.assert_frame_equal(one.steps, other.steps, check_exact=True)
+    ours, theirs = (trainer.final_generator().state_dict() for trainer in (one, other))
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    columns = [name for name in one.history if name != "seconds"]
+    pd.testing.assert_frame_equal(one.history[columns], other.history[columns], check_exact=True)
+
+
 def counted(trainer):
     """The photos that each network's steps were taken on."""
     seen, d_step, g_step = {"D": [], "G": []}, trainer.discriminator_step, trainer.generator_step
@@ -107,23 +133,17 @@ def test_n_critic_is_resumed_bit_for_bit(make):
     changes = {"n_critic": 2, "checkpoint_minutes": 0.0}
     whole = make(changes=changes | {"run": "whole"})
     whole.fit()
-    broken, step, left = make(changes=changes), None, [3]
-    step = broken.training_step
-
-    def training_step(*batches):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyError
-        return step(*batches)
-
-    broken.training_step = training_step
-    with pytest.raises(KeyError):
-        broken.fit()
+    stop_after(make(changes=changes), 3)
     again = make(changes=changes)
     again.fit()
-    pd.testing.assert_frame_equal(whole.steps, again.steps, check_exact=True)
-    ours, theirs = whole.raw_generator.state_dict(), again.raw_generator.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    same(whole, again)
+
+
+def test_both_learning_rates_end_at_zero_however_many_updates_each_takes(make):
+    trainer = make(changes={"n_critic": 2, "schedule": "cosine", "discriminator_lr": 4e-4})
+    trainer.fit()
+    for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 
 def test_more_updates_than_an_epoch_has_batches_are_refused(make):
@@ -190,6 +210,60 @@ def test_another_task_is_trained_validated_averaged_and_resumed(make):
     again = make(generator=Enlarger(), **values)
     again.training_step = None  # cannot be called
     pd.testing.assert_frame_equal(again.fit(), history)
+
+
+def test_another_task_goes_on_in_the_middle_bit_for_bit(make):
+    terms = [LossTerm("error", 1.0, lambda p: (p.predicted.float() - p.large).abs().mean())]
+    changes = {"ema_decay": 0.5, "checkpoint_minutes": 0.0}
+    values = {"terms": terms, "task": Enlarging(), "discriminator": False}
+    whole = make(generator=Enlarger(), changes=changes | {"run": "whole"}, **values)
+    whole.fit()
+    broken = make(generator=Enlarger(), changes=changes, **values)
+    stop_after(broken, 6)
+    again = make(generator=Enlarger(), changes=changes, **values)
+    again.fit()
+    same(whole, again)
+
+
+def test_another_task_is_another_training(make):
+    terms = [LossTerm("error", 1.0, lambda p: (p.predicted.float() - p.large).abs().mean())]
+    values = {"terms": terms, "discriminator": False}
+    make(generator=Enlarger(), task=Enlarging(), **values).fit()
+    smaller = type("Smaller", (Enlarging,), {})()
+    with pytest.raises(ValueError, match="task: Enlarging.* then, Smaller.* now"):
+        make(generator=Enlarger(), task=smaller, **values).fit()
+
+
+class Hinted(Colorization):
+    """Colorization with a second input: the mean color of the photo, as a hint."""
+
+    def inputs(self, batch):
+        return batch.L, batch.ab.mean((2, 3), keepdim=True).expand_as(batch.ab)
+
+    def outputs(self, generator, photos, device):
+        batch = self.batch(photos.to(device) / 255)
+        with torch.no_grad():
+            return (L_ab_to_rgb(batch.L, generator(*self.inputs(batch)).float()) * 255).round().byte().cpu()
+
+
+class WithHint(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3, padding=1))
+
+    def forward(self, L, hint):
+        return self.layers(torch.cat([L, hint], dim=1)).tanh()
+
+
+def test_a_generator_may_take_two_inputs(make):
+    trainer = make(generator=WithHint(), task=Hinted(), changes={"ema_decay": 0.5, "batch_size": 8})
+    batch = next(iter(trainer.batches))
+    trainer.settling = [batch]
+    history = trainer.fit()
+    assert history[["val L1", "val L1 raw"]].notna().all(axis=None)
+    with torch.no_grad():
+        features = trainer.ema.module.layers[0](torch.cat(trainer.task.inputs(batch), dim=1))
+    assert torch.allclose(trainer.ema.module.layers[1].running_mean, features.mean((0, 2, 3)), atol=1e-5)
 
 
 def test_a_checkpoint_of_the_version_before_is_refused_by_what_it_is(make):
