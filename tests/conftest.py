@@ -68,7 +68,7 @@ def loud_generator():
     torch.manual_seed(1)
     generator = Generator(weights=None, res_blocks=0)
     with torch.no_grad():
-        generator.head.weight.mul_(30)
+        generator.head.weight.mul_(100)
     return generator.eval()
 
 

@@ -53,7 +53,8 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
     if isinstance(thing, torch.nn.Module):
         return f"{type(thing).__name__} {_digest(_network(thing, within))}"  # not its weights: they may learn
     if isinstance(thing, (torch.Tensor, np.ndarray)):
-        return f"{tuple(thing.shape)} {_digest(repr(thing.tolist()))}"
+        values = thing.tolist()
+        return f"{tuple(thing.shape)} {_digest(meaning(values, within) if thing.dtype == object else repr(values))}"
     if isinstance(thing, dict):
         return f"{{{', '.join(f'{meaning(key, within)}: {meaning(value, within)}' for key, value in thing.items())}}}"
     if isinstance(thing, (list, tuple, set, frozenset)):

@@ -107,7 +107,7 @@ def find_run(name: str = "") -> Run:
     """
     found = runs()
     if not found:
-        raise FileNotFoundError(missing(Run(name or "smoke").file("warmup"), MADE_BY["warmup"]))
+        raise FileNotFoundError(missing(Run(name or Config.from_profile().run).file("warmup"), MADE_BY["warmup"]))
     return next((run for run in found if run.name == name), found[-1])
 
 
