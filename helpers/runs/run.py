@@ -39,18 +39,18 @@ class Run:
         return [phase for phase in MADE_BY if self.file(phase).exists()]
 
     def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
-        """Make room for a phase: what an earlier one of the same name left is set aside, never lost.
+        """Make room for a phase: what an earlier one of the same name left is archived, never lost.
 
         photos: the prepared `PhotoSet`; start: name of the run whose warmup an adversarial phase goes on from.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         old = list(self.path.glob(f"{phase}*"))
         if old:
-            aside = self.path / f"earlier-{phase}-{time.time_ns()}"
-            aside.mkdir()
+            archive = self.path / f"earlier-{phase}-{time.time_ns()}"
+            archive.mkdir()
             for file in old:
-                file.replace(aside / file.name)
-            print(f"an earlier {phase} of run {self.name!r} was archived in {aside}")
+                file.replace(archive / file.name)
+            print(f"an earlier {phase} of run {self.name!r} was archived in {archive}")
         text = json.dumps({**asdict(cfg), "start": start or self.name}, indent=1)
         write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text))
         photos.manifest.to_csv(self.file(phase, "_manifest.csv"), index=False)

@@ -1,15 +1,18 @@
 """Runs on disk: what is saved is what is loaded, damaged files are named, nothing earlier is lost."""
 
+import os
 import shutil
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import TinyGenerator
 
+from helpers.data.dataset import PhotoSet
 from helpers.models.generator import Generator
 from helpers.runs import weights
-from helpers.runs.run import Run, runs, warmup_of
+from helpers.runs.run import Run, comparable_runs, find_run, runs, warmup_of
 from helpers.runs.weights import arguments_of, load_generator
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -117,7 +120,7 @@ def test_weights_of_another_depth_are_named(generator, tmp_path):
         load_generator(path)
 
 
-def test_running_a_phase_again_sets_the_old_files_aside_and_loses_none(cfg, sample_photos):
+def test_running_a_phase_again_archives_the_old_files_and_loses_none(cfg, sample_photos):
     run = Run("mine")
     for attempt in ("first", "second", "third"):  # also within one second
         run.begin("warmup", cfg, sample_photos)
@@ -136,9 +139,9 @@ def test_running_one_phase_again_leaves_the_other_alone(saved, cfg, sample_photo
     assert saved.file("warmup").read_bytes() == before
 
 
-def test_what_was_set_aside_is_said(saved, cfg, sample_photos, capsys):
+def test_what_was_archived_is_said(saved, cfg, sample_photos, capsys):
     saved.begin("warmup", cfg, sample_photos)
-    assert "mine" in capsys.readouterr().out
+    assert "an earlier warmup of run 'mine' was archived in" in capsys.readouterr().out
 
 
 def test_the_adversarial_phase_starts_from_the_warmup_of_its_own_run(saved, cfg, generator, sample_photos):
@@ -189,3 +192,55 @@ def test_history_and_settings_come_back_as_they_were_written(saved, cfg):
 def test_only_runs_with_a_generator_are_listed(saved, cfg, sample_photos):
     Run("begun").begin("warmup", cfg, sample_photos)
     assert [run.name for run in runs()] == ["mine"]
+
+
+def made(name, generator, cfg, photos, start=None):
+    """A run with a finished phase on disk: a warmup, or the adversarial phase that started from one."""
+    run, phase = Run(name), "adversarial" if start else "warmup"
+    run.begin(phase, cfg, photos, start)
+    run.save(phase, generator, cfg)
+    return run
+
+
+def test_a_run_is_found_by_its_name_and_else_the_last_one(saved, generator, cfg, sample_photos):
+    late = made("late", generator, cfg, sample_photos)
+    os.utime(saved.file("warmup"), (1, 1))
+    assert find_run("mine").name == "mine" and find_run("").name == find_run("unknown").name == late.name
+    assert [run.name for run in runs()] == ["mine", "late"]
+
+
+def test_without_any_run_the_notebook_is_named():
+    with pytest.raises(FileNotFoundError, match="03_warmup_training"):
+        find_run("mine")
+
+
+def test_what_must_agree_with_a_run_is_taken_from_it_and_printed(saved, cfg, capsys):
+    other = cfg.replace(size=96, res_blocks=4, lambda_l1=7, run="next")
+    agreed = saved.agree(other)
+    assert (agreed.size, agreed.res_blocks, agreed.lambda_l1, agreed.run) == (cfg.size, cfg.res_blocks, 7, "next")
+    assert f"size={cfg.size} (here 96)" in capsys.readouterr().out
+
+
+def test_a_folder_of_photos_may_have_moved(generator, cfg, sample_photos):
+    then = cfg.replace(data_source="folder", photos_folder="/old")
+    run = made("mine", generator, then, sample_photos)
+    assert run.agree(then.replace(photos_folder="/new")).photos_folder == "/new"
+    assert run.agree(cfg).photos_folder == "/old"
+
+
+def test_runs_are_compared_unless_they_saw_the_test_photos_or_nobody_knows_their_network(
+    saved, generator, cfg, sample_photos, capsys
+):
+    swapped = PhotoSet(sample_photos.folder, sample_photos.manifest.copy(), sample_photos.dropped)
+    swapped.manifest["split"] = swapped.manifest["split"].replace({"train": "test", "test": "train"})
+    made("cheat", generator, cfg, swapped)
+    made("heir", generator, cfg, sample_photos, start="cheat")
+    made("other", generator, cfg.replace(data_source="folder", photos_folder="/old"), sample_photos)
+    made("own", TinyGenerator(), cfg, sample_photos)
+    assert [run.name for run in comparable_runs(cfg, sample_photos)] == ["mine"]
+    told = capsys.readouterr().out
+    tested = (sample_photos.manifest["split"] == "test").sum()
+    for name in ("cheat", "heir"):  # also what its warmup was trained on
+        assert f"left out: '{name}' trained on {tested} of these test photos" in told
+    assert "left out: 'other' learned from other photos (folder)" in told
+    assert "left out: 'own' is a TinyGenerator, a class that is not known here: run its cell first" in told
