@@ -124,8 +124,7 @@ class Perceptual(nn.Module):
     def forward(self, rgb: Tensor, truth: Tensor, autocast: Callable = nullcontext) -> Tensor:
         """Return the distance of each photo from the truth: weighted squared differences of the maps, their mean.
 
-        Maps stay in the precision of the backbone, and layers are summed in fp32: the package's own way, which copies
-        them to fp32, takes half as long again on a CPU.
+        Maps stay in the precision of the backbone, layers are summed in fp32 (the package copies maps to fp32 first).
         """
         with torch.no_grad():
             wanted = self.features(truth, autocast)

@@ -129,7 +129,7 @@ class TrainingStep:
 
 
 def adam(cfg: Any) -> Callable:
-    """Return the report's optimizer as a function of parameters and learning rate, as notebook 03 spells it out."""
+    """Return the report's optimizer as a function of parameters and learning rate; notebook 03 shows it."""
 
     def _make(parameters, lr):
         return torch.optim.Adam(parameters, lr, betas=(cfg.beta1, cfg.beta2), fused=True)
