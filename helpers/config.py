@@ -120,7 +120,7 @@ SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
 LAPTOP = {"size": 128, "val_photos": 64, "batch_size": 16, "ema_decay": 0.99, "warmup_epochs": 8, "warmup_lr": 4e-4}
 LAPTOP |= {"warmup_rise": 75, "adversarial_epochs": 3, "keep": "last"}  # an epoch has 75 steps
 SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
-SMOKE |= {"adversarial_epochs": 2, "ema_decay": 0.9, "seed": 24}  # puts ordinary photos into validation and test
+SMOKE |= {"adversarial_epochs": 2, "ema_decay": 0.9, "seed": 24}  # seed 24: ordinary photos to measure on
 PROFILES = {"paper": {}, "laptop": SCRATCH | LAPTOP, "smoke": SCRATCH | SMOKE}
 
 

@@ -38,7 +38,8 @@ def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: Optio
     shown["after"] = read_rgb(target)
     for name, rgb in shown.items():
         Image.fromarray(reduced(rgb, PREVIEW)).save(place / f"{name}.jpg", quality=90)
-    title = f"{path.name}, {rgb.shape[1]}x{rgb.shape[0]}"
+    height, width = shown["after"].shape[:2]
+    title = f"{path.name}, {width}x{height}"
     return {"title": title, "result": str(target)} | {name: str(place / f"{name}.jpg") for name in shown}
 
 

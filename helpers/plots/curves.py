@@ -1,6 +1,6 @@
 """Curves of training: one figure that updates while it runs, the dynamics of both phases, runs side by side."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -55,7 +55,7 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
 
 
 def draw_all(
-    figure: Figure | SubFigure, steps: pd.DataFrame, history: pd.DataFrame, metrics: Iterable[str], columns: int
+    figure: Figure | SubFigure, steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str], columns: int
 ) -> list[Axes]:
     """Draw every panel of the steps and some metrics of the validation into a figure; return their axes."""
     panels = panels_of(steps)

@@ -51,8 +51,7 @@ def load_generator(path: Path | str, notebook: str = "04_adversarial_training") 
     if not path.exists():
         raise FileNotFoundError(missing(path, notebook))
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+        metadata = metadata_of(path)
         size = json.loads(metadata.get("config", "{}")).get("size")
         Config(**({"size": size} if size else {}))  # refuses what a stranger's file may say
         generator, state = _make_again(metadata, path), load_file(path)
@@ -88,10 +87,15 @@ def _make(kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
         return kind(**arguments)
 
 
+def metadata_of(path: Path) -> dict[str, str]:
+    """Return what a weights file says of itself beside its weights; empty where it says nothing."""
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
 def class_of(path: Path) -> str:
     """Return the name of the class of the network in a weights file; "Generator" where it says nothing."""
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("class", "Generator")
+    return metadata_of(path).get("class", "Generator")
 
 
 def find_class(name: str) -> type[nn.Module] | None:
