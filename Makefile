@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0*.ipynb))
-ALL = $(SERIES) $(sort $(wildcard notebooks/solutions/*.ipynb))
+NBMAKE = $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600
 full = $(if $(1),$(shell realpath "$(1)"))
 
 .PHONY: run app test check test-colab bench stress
@@ -37,10 +37,12 @@ test: $(VENV)/installed
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/training tests/runs tests
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
-		COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" \
-		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 $(ALL)
+		export COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" OMP_NUM_THREADS=1 && \
+		$(NBMAKE) notebooks/0[123]* notebooks/solutions/0[12]* && \
+		$(NBMAKE) notebooks/04* notebooks/solutions/03* && \
+		$(NBMAKE) notebooks/0[56]* notebooks/solutions/0[456]*
 
 test-colab:
 	$(PYTHON) -m venv .venv-colab

@@ -35,6 +35,13 @@ def uncomment(notebook, line, new=None):
     return edit(notebook, f"# {line}", new or line)
 
 
+def before(notebook, text):
+    """Return a notebook without its cells from the first code cell that holds `text` on."""
+    end = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and text in cell.source)
+    notebook.cells = notebook.cells[:end]
+    return notebook
+
+
 def run(notebook, workspace, folder=PROJECT / "notebooks", **variables):
     """Run a notebook in the smoke profile with its own workspace; returns it with its outputs."""
     env = os.environ | {"COLORIZE_PROFILE": "smoke", "COLORIZE_WORKSPACE": str(workspace)} | variables

@@ -72,15 +72,6 @@ def test_no_name_means_two_things_in_one_notebook(path):
     assert {name for name, count in counts.items() if count > 1} == set()
 
 
-def test_an_earlier_cell_of_06_can_be_run_again_after_the_last_one(tmp_path):
-    run(read("03_warmup_training"), tmp_path)
-    notebook = read("06_colorize_your_photos")
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    again = [cell for cell in cells[4:] if "launch" not in cell.source and "colorize_folder" not in cell.source]
-    notebook.cells += [nbformat.v4.new_code_cell(cell.source) for cell in reversed(again)]
-    run(notebook, tmp_path)
-
-
 @pytest.mark.parametrize("name", SERIES)
 def test_every_notebook_of_the_series_has_a_solution_and_exercises(name):
     text = "\n".join(cell.source for cell in read(name).cells)

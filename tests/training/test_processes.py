@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from notebook_tools import PROJECT, edit, read, run
+from notebook_tools import PROJECT
 from safetensors.torch import load_file
 
 from helpers.config import Config
@@ -93,16 +92,3 @@ def test_two_processes_that_died_within_an_epoch_go_on_as_if_they_had_not(tmp_pa
     assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
     whole, broken = (pd.read_csv(folder / "runs/smoke/warmup_steps.csv") for folder in folders)
     pd.testing.assert_frame_equal(whole, broken, check_exact=True)
-
-
-def test_notebook_04_starts_two_processes(tmp_path):
-    run(read("03_warmup_training"), tmp_path)
-    notebook = read("04_adversarial_training")
-    launcher = next(i for i, cell in enumerate(notebook.cells) if "# accelerate.notebook_launcher(" in cell.source)
-    described = next(i for i, cell in enumerate(notebook.cells) if "make_accelerator" in cell.source)
-    notebook.cells = notebook.cells[:described] + [notebook.cells[launcher]]  # a fresh kernel: configuration, launcher
-    edit(notebook, "# accelerate.notebook_launcher(", "accelerate.notebook_launcher(")
-    run(edit(notebook, "gpus = torch.cuda.device_count()", "gpus = 2"), tmp_path, OMP_NUM_THREADS="1")
-    assert Path(tmp_path / "runs/smoke/adversarial.safetensors").exists()
-    steps = pd.read_csv(tmp_path / "runs/smoke/adversarial_steps.csv")
-    assert len(steps) == 2  # epochs of one step: 16 photos, 2 processes, batches of 8
