@@ -7,16 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.color import L_ab_to_raw_rgb, L_ab_to_rgb
-
-
-def smooth(maps: Tensor) -> Tensor:
-    """Average maps (C, h, w) over neighbors with the weights 1, 2, 1 along rows and columns; edges are repeated.
-
-    It takes away what alternates from pixel to pixel: the checkerboard of transposed convolutions (Odena et al. 2016).
-    """
-    weights = torch.tensor([1.0, 2.0, 1.0]) / 4
-    kernel = (weights[:, None] * weights)[None, None]
-    return F.conv2d(F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate"), kernel)[:, 0]
+from helpers.models.blocks import binomial
 
 
 def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor]:
@@ -29,7 +20,7 @@ def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor
         F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T
         for less, more in zip(maps.shape[-2:], size, strict=True)
     )
-    wide = smooth(maps) @ columns.T
+    wide = binomial()(maps) @ columns.T
     return lambda start, stop: rows[start:stop] @ wide
 
 

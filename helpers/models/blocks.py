@@ -35,6 +35,14 @@ def pad_to_stride(x: Tensor) -> Tensor:
     return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
 
 
+def binomial() -> nn.Sequential:
+    """Return a fixed filter on (N, C, H, W) or (C, H, W): neighbors weigh 1, 2, 1 along rows and columns, edges repeat.
+
+    It takes away what alternates from pixel to pixel: the checkerboard of transposed convolutions (Odena et al. 2016).
+    """
+    return nn.Sequential(nn.ReplicationPad2d(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2, stride=1))
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions whose result is added to their input; (N, C, H, W) in and out (He et al. 2016)."""
 

@@ -6,7 +6,7 @@ import torchvision
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from helpers.models.blocks import ResidualBlock, UpBlock, download_weights, init_weights, pad_to_stride
+from helpers.models.blocks import ResidualBlock, UpBlock, binomial, download_weights, init_weights, pad_to_stride
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,15 +80,10 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     def __init__(self, encoder: str = "resnet18", weights: str | None = "IMAGENET1K_V1", res_blocks: int = 9):
         super().__init__()
         self.bottleneck = nn.Sequential(*[ResidualBlock(512) for _ in range(res_blocks)])
-        sizes = (
-            (512, 256, 256),
-            (256, 128, 128),
-            (128, 64, 64),
-            (64, 64, 64),
-            (64, 0, 32),
-        )  # in, skip, out; small to large
+        # in, skip, out; small to large
+        sizes = ((512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 0, 32))
         self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
-        self.head = nn.Conv2d(32, 2, 3, padding=1)
+        self.head, self.smooth = nn.Conv2d(32, 2, 3, padding=1), binomial()
         self.apply(init_weights)
         self.encoder = Encoder(encoder, weights)  # after the initialization, which must not reach it
 
@@ -99,4 +94,4 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         x = self.bottleneck(x)
         for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
             x = up(x, skip)
-        return torch.tanh(self.head(x))[..., :height, :width]
+        return torch.tanh(self.smooth(self.head(x)))[..., :height, :width]

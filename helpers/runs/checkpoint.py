@@ -46,9 +46,7 @@ class Checkpoints:
         """
         for path in self.files():
             try:
-                with ZipFile(
-                    path
-                ) as file:  # what torch writes; each part of it has a checksum, which torch passes over
+                with ZipFile(path) as file:  # what torch writes; it passes over the checksums of the parts
                     if damaged := file.testzip():
                         raise ValueError(f"{damaged} in it has changed")
                 return torch.load(path, map_location="cpu", weights_only=True)

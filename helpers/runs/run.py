@@ -12,7 +12,7 @@ from helpers import workspace
 from helpers.config import Config
 from helpers.data.dataset import PhotoSet
 from helpers.runs.files import write_atomically
-from helpers.runs.weights import class_of, find_class, load_generator, missing, save_generator
+from helpers.runs.weights import load_generator, missing, save_generator
 
 MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
@@ -126,7 +126,7 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
     """Return the runs that may be compared on the test photos of a `PhotoSet`; print which are left out, and why.
 
     A run has to come from the same source of photos, must not have trained on any of these test photos, and its
-    network's class has to be known here.
+    network has to load: its class is known here, and it is of this version.
     """
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
@@ -135,13 +135,14 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
         theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
         seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
         source = run.settings(phases[0])["data_source"]
-        network = class_of(run.file(phases[-1]))
         if source != cfg.data_source:
             print(f"left out: {run.name!r} learned from other photos ({source})")
         elif seen:
             print(f"left out: {run.name!r} trained on {seen} of these test photos (another seed, size or number)")
-        elif find_class(network) is None:
-            print(f"left out: {run.name!r} is a {network}, a class that is not known here: run its cell first")
         else:
-            chosen.append(run)
+            try:
+                run.load(phases[-1])
+                chosen.append(run)
+            except (NameError, ValueError) as error:
+                print(f"left out: {run.name!r}: {error}")
     return chosen

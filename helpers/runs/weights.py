@@ -93,11 +93,6 @@ def metadata_of(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def class_of(path: Path) -> str:
-    """Return the name of the class of the network in a weights file; "Generator" where it says nothing."""
-    return metadata_of(path).get("class", "Generator")
-
-
 def find_class(name: str) -> type[nn.Module] | None:
     """Return the network class of a name: the series' own, else one that the notebook or program has defined."""
     kind = Generator if name == "Generator" else getattr(sys.modules["__main__"], name, None)

@@ -46,7 +46,7 @@ def test_a_changed_u_net_and_another_lambda_and_what_05_makes_of_both(workspace)
     steps = table(workspace, "adversarial_steps", "lambda 100")
     np.testing.assert_allclose(steps["G total"], steps["GAN"] + 100 * steps["L1"] + 10 * steps[LPIPS], rtol=1e-3)
     report = printed(run(uncomment(read("05_analysis"), 'run="lambda 100",', 'run="smoke",'), workspace))
-    assert "left out: 'changed' is a Changed, a class that is not known here: run its cell first" in report
+    assert "left out: 'changed': " in report and "class Changed, which is not known here: run its cell first" in report
     rows = pd.read_csv(workspace / "tables/05_summary.csv", index_col=0).index
     assert {"gray", "mean color", "smoke: warmup", "lambda 100: adversarial"} <= set(rows)
 
