@@ -9,7 +9,7 @@ import pandas as pd
 from torch import nn
 
 from helpers import workspace
-from helpers.config import Config
+from helpers.config import PROFILES, Config
 from helpers.data.dataset import PhotoSet
 from helpers.runs.files import write_atomically
 from helpers.runs.weights import load_generator, missing, save_generator
@@ -101,14 +101,16 @@ def runs() -> list[Run]:
 
 
 def find_run(name: str = "") -> Run:
-    """Return the run of a name if it holds a generator, else the one that was trained last.
+    """Return the run of a name; without one, or for a profile's name that no run has, the one that was trained last.
 
-    Raises FileNotFoundError that names the notebook to run when there is none.
+    Raises FileNotFoundError that names the notebook to run when there is none, or the runs that there are.
     """
-    found = runs()
+    found = {run.name: run for run in runs()}
     if not found:
         raise FileNotFoundError(missing(Run(name or Config.from_profile().run).file("warmup"), MADE_BY["warmup"]))
-    return next((run for run in found if run.name == name), found[-1])
+    if name not in ("", *found, *PROFILES):
+        raise FileNotFoundError(f"There is no run {name!r}; there are: {', '.join(found)}.")
+    return found.get(name, [*found.values()][-1])
 
 
 def warmup_of(cfg: Config) -> Run:

@@ -67,7 +67,7 @@ class LossTerm:
 
 def total_loss(terms: list[LossTerm], prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the weighted sum of the terms, and the value of each term before its weight, by name."""
-    values = {term.name: term.function(prediction) for term in terms}
+    values = {term.name: term.function(prediction) for term in terms if term.weight}
     return sum(term.weight * values[term.name] for term in terms), values
 
 

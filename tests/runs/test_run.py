@@ -205,7 +205,9 @@ def made(name, generator, cfg, photos, start=None):
 def test_a_run_is_found_by_its_name_and_else_the_last_one(saved, generator, cfg, sample_photos):
     late = made("late", generator, cfg, sample_photos)
     os.utime(saved.file("warmup"), (1, 1))
-    assert find_run("mine").name == "mine" and find_run("").name == find_run("unknown").name == late.name
+    assert find_run("mine").name == "mine" and find_run("").name == find_run("laptop").name == late.name
+    with pytest.raises(FileNotFoundError, match="no run 'lamda 100'; there are: mine, late"):
+        find_run("lamda 100")
     assert [run.name for run in runs()] == ["mine", "late"]
 
 
