@@ -1,10 +1,11 @@
 # make run                          all notebooks on scikit-image's sample photos, in a few minutes
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
-# make run PROFILE=paper            the report's recipe; wants a GPU
+# make run PROFILE=paper            the report's recipe; wants a GPU. vivid: with what was learned since
 # make app                          a page in the browser: drop photos, see them in color
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
+# make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
 
@@ -16,7 +17,7 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 NBMAKE = $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check test-colab bench stress
+.PHONY: run app test check test-colab bench ablation stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -53,6 +54,9 @@ test-colab:
 
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/run.py
+
+ablation: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/ablation.py
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

@@ -149,7 +149,7 @@ def describe(accelerator: Accelerator, cfg: Config) -> None:
     print(f"workspace  {root()}")
     if on_colab() and DRIVE not in root().parents:
         print("note       the workspace goes when this machine goes; mount Google Drive first, to keep it")
-    if cfg.profile == "paper" and device.type == "cpu":
+    if cfg.profile in ("paper", "vivid") and device.type == "cpu":
         print("note       no GPU: this profile would take days. On Colab: Runtime > Change runtime type; elsewhere set")
         print("           COLORIZE_PROFILE=laptop before the notebook starts")
 

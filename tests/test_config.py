@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from helpers.config import PROFILES, Config
 
 
-@pytest.mark.parametrize("profile", ["paper", "laptop", "smoke"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_can_be_had_by_its_name(monkeypatch, profile):
     monkeypatch.setenv("COLORIZE_PROFILE", profile)
     cfg = Config.from_profile()
@@ -21,7 +21,7 @@ def test_paper_is_the_reports_recipe(monkeypatch):
     monkeypatch.setenv("COLORIZE_PROFILE", "paper")
     cfg = Config.from_profile()
     assert (cfg.n_photos, cfg.size, cfg.batch_size, cfg.encoder, cfg.res_blocks) == (1500, 255, 8, "resnet18", 9)
-    assert (cfg.lambda_l1, cfg.lambda_perc) == (50, 10)
+    assert (cfg.color_loss, cfg.lambda_l1, cfg.lambda_perc) == ("L1", 50, 10)
     assert (cfg.warmup_lr, cfg.adversarial_lr, cfg.beta1, cfg.beta2, cfg.clip_norm) == (1e-4, 1e-4, 0.5, 0.999, 1)
     assert cfg.n_critic == 1 and cfg.discriminator_lr is None
     assert cfg.warmup_epochs == 20 and 100 <= cfg.adversarial_epochs <= 120

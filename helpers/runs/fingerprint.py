@@ -59,12 +59,11 @@ def meaning(thing: Any, seen: tuple[int, ...] = ()) -> str:
         return f"{{{', '.join(f'{meaning(key, within)}: {meaning(value, within)}' for key, value in thing.items())}}}"
     if isinstance(thing, (list, tuple, set, frozenset)):
         told = [meaning(value, within) for value in thing]
-        return f"({', '.join(sorted(told) if isinstance(thing, (set, frozenset)) else told)})"
+        return f"({', '.join(told if isinstance(thing, (list, tuple)) else sorted(told))})"
     if isinstance(thing, type):
         return f"{thing.__name__} {_digest(_class(thing, within))}"
     if type(thing).__repr__ is not object.__repr__ and type(thing).__module__ != "__main__":
-        text = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
-        return text if len(text) <= 60 else _digest(text)
+        return _brief(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing)))
     return f"{meaning(type(thing), within)} {meaning(vars(thing) if hasattr(thing, '__dict__') else {}, within)}"
 
 
@@ -108,6 +107,10 @@ def _network(network: torch.nn.Module | None, seen: tuple[int, ...] = ()) -> str
     told = [meaning(kind, seen) for kind in {type(part): None for part in parts}]
     told += [meaning(settings_of(part), seen) for part in parts]
     return f"{type(network).__name__} {arguments_of(network)} {_digest(repr([str(network), *told]))}"
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else _digest(text)
 
 
 def _digest(text: str) -> str:

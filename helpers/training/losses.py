@@ -66,14 +66,25 @@ class LossTerm:
 
 
 def total_loss(terms: list[LossTerm], prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of the terms, and the value of each term before its weight, by name."""
+    """Return the weighted sum of the terms, and each term's value before its weight, by name; weight 0 is left out."""
     values = {term.name: term.function(prediction) for term in terms if term.weight}
-    return sum(term.weight * values[term.name] for term in terms), values
+    return sum(term.weight * values[term.name] for term in terms if term.weight), values
 
 
 def l1_loss(prediction: Prediction) -> Tensor:
     """Return the mean |ab - ab_pred|, in the [-1, 1] scale."""
     return F.l1_loss(prediction.ab_pred.float(), prediction.ab)
+
+
+def ab_distance(prediction: Prediction) -> Tensor:
+    """Return the mean distance of ab from ab_pred as points of the plane, in the [-1, 1] scale.
+
+    L1 measures a and b each for itself, and so prefers some hues to others; this turns with the plane.
+    """
+    return torch.linalg.vector_norm(prediction.ab_pred.float() - prediction.ab, dim=1).mean()
+
+
+COLOR_LOSSES = {"L1": l1_loss, "ab distance": ab_distance}
 
 
 def gan_loss(prediction: Prediction) -> Tensor:
@@ -99,9 +110,9 @@ def bce(logits: Tensor, target: float) -> Tensor:
 class Perceptual(nn.Module):
     """LPIPS on a VGG-16 backbone, frozen, head included (Zhang et al. 2018).
 
-    weights: "IMAGENET1K_V1", or None for a backbone that was never trained; its numbers then rank colors but are
-    no LPIPS that can be compared with anybody's. Call it with two photos (N, 3, H, W) in [0, 1] for (N,), at
-    least 0; `loss(prediction)` is the mean over a batch.
+    weights: "IMAGENET1K_V1", or None for a backbone that was never trained: its numbers then are no LPIPS that can be
+    compared with anybody's, and only large color differences count. Call it with two photos (N, 3, H, W) in [0, 1]
+    for (N,), at least 0; `loss(prediction)` is the mean over a batch.
 
     Raises RuntimeError when the weights can neither be found nor downloaded.
     """
@@ -155,7 +166,7 @@ def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
     """Return the report's generator loss, as notebook 04 spells it out: GAN + lambda_l1 L1 + lambda_perc LPIPS."""
     return [
         LossTerm("GAN", 1.0, gan_loss),
-        LossTerm("L1", cfg.lambda_l1, l1_loss),
+        LossTerm(cfg.color_loss, cfg.lambda_l1, COLOR_LOSSES[cfg.color_loss]),
         LossTerm(perceptual.name, cfg.lambda_perc, perceptual.loss),
     ]
 

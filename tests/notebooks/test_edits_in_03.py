@@ -63,7 +63,7 @@ def test_a_network_and_a_size_of_ones_own_hold_in_all_that_follow_where_the_clas
 
 
 def test_what_functions_of_ones_own_do_is_the_same_in_the_next_kernel_and_a_change_is_noticed(tmp_path):
-    line = '    losses.LossTerm("L1", 1.0, losses.l1_loss),\n'
+    line = "    losses.LossTerm(cfg.color_loss, 1.0, losses.COLOR_LOSSES[cfg.color_loss]),\n"
     vivid = line + '    losses.LossTerm("vivid", 1.0, lambda p: -w * p.ab_pred.abs().mean()),\n'
     notebook = edit(edit(read("03_warmup_training"), line, vivid), "terms = [", "w = 0.1\nterms = [")
     own = "def darker(rgb):\n    return rgb * 0.9\n\n\naugment = [*batches.augmentations(cfg), darker]"

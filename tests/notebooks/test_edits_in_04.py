@@ -70,7 +70,7 @@ def test_hinge_for_both_networks_sgd_a_rate_for_the_discriminator_and_n_critic(w
 
 
 def test_a_term_on_the_discriminators_layers_in_place_of_lpips_and_one_epoch_more(workspace):
-    line = '    losses.LossTerm("L1", cfg.lambda_l1, losses.l1_loss),\n'
+    line = "    losses.LossTerm(cfg.color_loss, cfg.lambda_l1, losses.COLOR_LOSSES[cfg.color_loss]),\n"
     matching = """def features(p, ab):
     x, maps = torch.cat([p.L, ab], dim=1), []
     for layer in p.discriminator.layers[:-1]:

@@ -13,6 +13,7 @@ from helpers.training.losses import (
     LossTerm,
     Perceptual,
     Prediction,
+    ab_distance,
     discriminator_terms,
     fake_loss,
     gan_loss,
@@ -47,6 +48,25 @@ def test_l1_of_a_known_error():
     assert l1_loss(prediction).item() == 0
     prediction.ab_pred[:, 0] += 0.3  # a is wrong by 0.3, b is right
     assert l1_loss(prediction).item() == pytest.approx(0.15, rel=1e-5)
+
+
+def test_ab_distance_is_a_length_of_the_plane():
+    prediction = make_prediction()
+    prediction.ab_pred = prediction.ab.clone().requires_grad_()
+    loss = ab_distance(prediction)
+    loss.backward()
+    assert loss.item() == 0 and torch.equal(prediction.ab_pred.grad, torch.zeros_like(prediction.ab))
+    for error in ((0.3, 0.4), (0.5, 0.0), (-0.4, 0.3)):  # turned about: for L1 these differ
+        prediction.ab_pred = prediction.ab + torch.tensor(error).view(1, 2, 1, 1)
+        assert ab_distance(prediction).item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_term_of_weight_0_is_not_computed():
+    def refuse(prediction):
+        raise AssertionError
+
+    total, values = total_loss([LossTerm("L1", 2.0, l1_loss), LossTerm("unused", 0.0, refuse)], make_prediction())
+    assert list(values) == ["L1"] and total.item() == pytest.approx(2 * values["L1"].item())
 
 
 @pytest.mark.parametrize("logit", [0.0, 3.0, -2.0])

@@ -1,0 +1,121 @@
+"""`make ablation`: which changes of the adversarial phase pay, each alone against the base, at equal steps, over seeds.
+
+Every seed has a warmup of its own, from which all candidates (`candidates.py`) start. The table and the figure,
+`ABLATION.md` and `ablation.png`, are of what is finished; see `trials.py`.
+"""
+
+import argparse
+import shutil
+import time
+from itertools import product
+
+import matplotlib.pyplot as plt
+import torch
+from candidates import ABOUT, base_terms, candidate
+from trials import HERE, circumstances, curve_of, keep, kept, markdown, measured, results, run_all
+
+from helpers import workspace
+from helpers.config import Config
+from helpers.data import dataset
+from helpers.data.batches import augmentations
+from helpers.models.generator import Generator
+from helpers.runs.run import Run
+from helpers.training.losses import COLOR_LOSSES, LossTerm
+from helpers.training.trainer import Trainer
+
+WARMUP, STUDY = "warmup", "ablation"
+COLUMNS = ["L1", "PSNR", "SSIM", "of truth", "gain at 65%", "gain at 75%", "over the slider", "checkerboard"]
+
+
+def warm_up(cfg, photos, accelerator):
+    """Return the run of a seed's warmup, trained or gone on with; its curve is kept."""
+    began, run = time.time(), Run(cfg.run)
+    if not kept(STUDY, WARMUP, cfg.seed).exists():
+        generator, loss = Generator(cfg.encoder, cfg.encoder_weights, cfg.res_blocks), COLOR_LOSSES[cfg.color_loss]
+        Trainer(cfg, accelerator, generator, [LossTerm(cfg.color_loss, 1.0, loss)], photos, augmentations(cfg)).fit()
+        numbers = measured(run.load(WARMUP), photos.load("validation"))
+        keep(STUDY, WARMUP, cfg.seed, *numbers, time.time() - began)
+    return run
+
+
+def train(name, seed, epochs):
+    """Train one candidate with one seed, measure it, and keep the numbers."""
+    photos = dataset.prepare(Config.from_profile())  # the same photos for all seeds
+    cfg = Config.from_profile()
+    if seed != cfg.seed:  # the profile's own seed has the profile's own warmup, which `make run` may have left
+        cfg = cfg.replace(seed=seed, run=f"ablation {WARMUP} {seed}")
+    workspace.seed_everything(seed)
+    accelerator = workspace.make_accelerator(cfg.precision)
+    run = warm_up(cfg, photos, accelerator)
+    if name == WARMUP:
+        return
+    began, other = time.time(), candidate(name, cfg, photos)
+    cfg = cfg.replace(run=f"ablation {name} {seed}", adversarial_epochs=epochs, val_photos=32, **other.values)
+    pairs = zip(base_terms(cfg), (other.terms, other.d_terms), strict=True)
+    terms, d_terms = ([term for term in (base | changed).values() if term] for base, changed in pairs)
+    workspace.seed_everything(seed)
+    parts = (run.load(WARMUP), terms, photos, augmentations(cfg), None, other.discriminator())
+    trainer = Trainer(cfg, accelerator, *parts, d_terms=d_terms, start=run.name)
+    if other.alone and not trainer.checkpoints.files():
+        discriminator_alone(trainer, other.alone)
+    trainer.fit()
+    slider = curve_of(STUDY, WARMUP, seed)
+    numbers = measured(trainer.final_generator(), photos.load("validation"), slider)
+    keep(STUDY, name, seed, *numbers, time.time() - began)
+    shutil.rmtree(trainer.run.path)  # the weights and checkpoints of all would be 30 GB
+
+
+def discriminator_alone(trainer, steps):
+    """Let the discriminator learn alone for some steps; its schedule starts over afterwards."""
+    schedule = trainer.d_schedule.state_dict()
+    trainer.generator.train()
+    while steps > 0:
+        for batch, _ in zip(trainer.batches, range(steps), strict=False):
+            with torch.no_grad():
+                prediction = trainer.task.predict(trainer.generator, batch)
+            trainer.d_schedule.load_state_dict(schedule)
+            trainer.discriminator_step(prediction)
+            steps -= 1
+    trainer.d_schedule.load_state_dict(schedule)
+
+
+def report(epochs):
+    """Write ABLATION.md and ablation.png from all that is finished."""
+    table, about = results(STUDY), {WARMUP: "what all start from"} | ABOUT
+    said = circumstances("make ablation", table, dataset.prepare(Config.from_profile()).load("validation"))
+    said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from its seed's warmup."
+    lines = ["# Ablation", "", said, "", *markdown(table, about, COLUMNS), "", "![](ablation.png)", ""]
+    (HERE / "ABLATION.md").write_text("\n".join(lines))
+    mean = table.groupby("name")["gain at 75%"].mean()
+    names = [name for name in about if name in mean][::-1]
+    figure, axis = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
+    for i, name in enumerate(names):
+        points = table.loc[table["name"] == name, "gain at 75%"]
+        axis.plot(points, [i] * len(points), "o", alpha=0.5)
+        axis.plot(mean[name], i, "k|", ms=14)
+    axis.set(
+        yticks=range(len(names)), yticklabels=names, xlabel="gain over gray at 75% of the truth's colorfulness, dB"
+    )
+    figure.savefig(HERE / "ablation.png", dpi=80)
+
+
+def main():
+    """Train what is left, then write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--names", nargs="*", default=list(ABOUT), metavar="NAME", help="of candidates")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
+    options = parser.parse_args()
+    if options.one:
+        torch.set_num_threads(1)
+        train(options.one[0], int(options.one[1]), options.epochs)
+        return
+    for names in ([WARMUP], options.names):
+        jobs = [(name, seed) for seed, name in product(range(options.seeds), names)]
+        run_all(__file__, STUDY, jobs, "--epochs", str(options.epochs))
+    report(options.epochs)
+
+
+if __name__ == "__main__":
+    main()
