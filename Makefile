@@ -6,6 +6,7 @@
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
+# make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
 
@@ -17,7 +18,7 @@ SERIES = $(sort $(wildcard notebooks/0*.ipynb))
 NBMAKE = $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check test-colab bench ablation stress
+.PHONY: run app test check test-colab bench ablation compare-bottlenecks stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -41,8 +42,8 @@ check:
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/training tests/runs tests
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 		export COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" OMP_NUM_THREADS=1 && \
-		$(NBMAKE) notebooks/0[123]* notebooks/solutions/0[12]* && \
-		$(NBMAKE) notebooks/04* notebooks/solutions/03* && \
+		$(NBMAKE) notebooks/0[1238]* notebooks/solutions/0[12]* && \
+		$(NBMAKE) notebooks/04* notebooks/solutions/0[38]* && \
 		$(NBMAKE) notebooks/0[56]* notebooks/solutions/0[456]*
 
 test-colab:
@@ -57,6 +58,9 @@ bench: $(VENV)/installed
 
 ablation: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/ablation.py
+
+compare-bottlenecks: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/bottlenecks.py
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

@@ -15,8 +15,8 @@ def bounded(default: float | None, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
-def chosen(default: str, *others: str) -> Any:
-    """Return a dataclass field whose value is one of a few texts."""
+def chosen(default: Any, *others: Any) -> Any:
+    """Return a dataclass field whose value is one of a few."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
@@ -54,6 +54,9 @@ class Config:
     encoder: str = chosen("resnet18", "resnet34")
     encoder_weights: str | None = "IMAGENET1K_V1"  # None: from scratch
     res_blocks: int = bounded(9, 0, 100)
+    bottleneck: str = chosen("residual", "identity", "attention", "vit")  # the last two: models/attention.py
+    attention_at: int = chosen(0, 4, 8, 16)  # 8: a self-attention in the decoder at 1/8 of the size
+    positions: str = chosen("conv", "learned")  # of bottleneck="vit"
 
     # losses
     color_loss: str = chosen("L1", "ab distance")  # of both phases: a and b each for itself, or as one point
@@ -112,6 +115,11 @@ class Config:
         """Return a copy with the named fields changed."""
         return replace(self, **changes)
 
+    def generator(self) -> dict[str, Any]:
+        """Return the arguments of `models.generator.Generator`."""
+        names = ("encoder", "res_blocks", "bottleneck", "attention_at", "positions")
+        return {"weights": self.encoder_weights} | {name: getattr(self, name) for name in names}
+
     def to_json(self) -> str:
         """Return the configuration as a JSON text."""
         return json.dumps(asdict(self), indent=1)
@@ -141,6 +149,8 @@ def _check(each: Field, value: Any, kinds: tuple[type, ...]) -> None:
         raise TypeError(f"{each.name}={value!r} is a {type(value).__name__}; it must be {wanted}")
     limits = each.metadata
     if "choices" in limits and value not in limits["choices"]:
-        raise ValueError(f"{each.name}={value!r} is not possible; choose one of {', '.join(limits['choices'])}")
+        raise ValueError(
+            f"{each.name}={value!r} is not possible; choose one of {', '.join(map(str, limits['choices']))}"
+        )
     if "low" in limits and value is not None and not limits["low"] <= value <= limits["high"]:
         raise ValueError(f"{each.name}={value!r} is not possible; it must be from {limits['low']} to {limits['high']}")

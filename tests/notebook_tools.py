@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 PROJECT = Path(__file__).resolve().parent.parent
 # notebook 03 makes its network so
-MADE = "generator = Generator(encoder=cfg.encoder, weights=cfg.encoder_weights, res_blocks=cfg.res_blocks)"
+MADE = "generator = Generator(**cfg.generator())"
 
 
 def read(name):

@@ -40,7 +40,7 @@ def main(out):
     Run.save = lambda self, *args: (saved.append(args[0]), save(self, *args))
     workspace.seed_everything(cfg.seed + accelerator.process_index)
     result = {"phases": []}
-    generator = Generator(cfg.encoder, None, cfg.res_blocks)
+    generator = Generator(**cfg.generator())
     for discriminator in (None, Discriminator()):
         terms = losses.generator_terms(cfg, perceptual)[0 if discriminator else 1 :]
         trainer = Trainer(cfg, accelerator, generator, terms, photos, [], perceptual, discriminator)

@@ -6,6 +6,7 @@ import torchvision
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from helpers.models.attention import SelfAttention2d, vit_bottleneck
 from helpers.models.blocks import ResidualBlock, UpBlock, binomial, download_weights, init_weights, pad_to_stride
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -69,17 +70,40 @@ class Encoder(nn.Module):
         return features
 
 
+def make_bottleneck(kind: str, res_blocks: int, positions: str) -> nn.Sequential:
+    """Return what stands between encoder and decoder, (N, 512, H/32, W/32) in and out.
+
+    kind: "residual" (`res_blocks` of them), "attention" (the same and one self-attention), "vit" (six blocks of a
+    Vision Transformer; positions: "conv" or "learned", see `Positions`) or "identity" (nothing).
+    """
+    if kind == "vit":
+        return vit_bottleneck(512, positions=positions)
+    residual = [ResidualBlock(512) for _ in range(0 if kind == "identity" else res_blocks)]
+    return nn.Sequential(*residual, *([SelfAttention2d(512)] if kind == "attention" else []))
+
+
 class Generator(nn.Module, PyTorchModelHubMixin):
-    """Predict chrominance from lightness: ResNet encoder, residual bottleneck, decoder with skips (U-Net).
+    """Predict chrominance from lightness: ResNet encoder, bottleneck, decoder with skips (U-Net).
 
     L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Sizes that are no
-    multiple of 32 are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. The mixin
-    remembers the constructor's arguments, so that a file of weights can make the network again.
+    multiple of 32 are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. bottleneck and
+    positions: see `make_bottleneck`; attention_at: 16, 8 or 4 puts a self-attention into the decoder, at 1/16, 1/8 or
+    1/4 of the size. The mixin remembers the constructor's arguments, so that a file of weights can make it again.
     """
 
-    def __init__(self, encoder: str = "resnet18", weights: str | None = "IMAGENET1K_V1", res_blocks: int = 9):
+    def __init__(
+        self,
+        encoder: str = "resnet18",
+        weights: str | None = "IMAGENET1K_V1",
+        res_blocks: int = 9,
+        bottleneck: str = "residual",
+        attention_at: int = 0,
+        positions: str = "conv",
+    ):
         super().__init__()
-        self.bottleneck = nn.Sequential(*[ResidualBlock(512) for _ in range(res_blocks)])
+        self.bottleneck = make_bottleneck(bottleneck, res_blocks, positions)
+        self.attention_at = attention_at
+        self.attention = SelfAttention2d(16 * attention_at) if attention_at else None
         # in, skip, out; small to large
         sizes = ((512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 0, 32))
         self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
@@ -92,6 +116,8 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         height, width = L.shape[-2:]
         *skips, x = self.encoder(pad_to_stride(L))
         x = self.bottleneck(x)
-        for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
+        for up, skip, scale in zip(self.decoder, [*reversed(skips), None], (16, 8, 4, 2, 1), strict=True):
             x = up(x, skip)
+            if self.attention_at == scale:
+                x = self.attention(x)
         return torch.tanh(self.smooth(self.head(x)))[..., :height, :width]

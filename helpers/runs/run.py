@@ -16,6 +16,7 @@ from helpers.runs.weights import load_generator, missing, save_generator
 
 MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
+SHARED += ("bottleneck", "attention_at", "positions")
 
 
 class Run:

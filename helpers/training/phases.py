@@ -25,7 +25,7 @@ def train(
     workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
     with accelerator.local_main_process_first():  # the others find what it downloads and prepares
         photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights).to(accelerator.device)
-        generator = Generator(cfg.encoder, cfg.encoder_weights, cfg.res_blocks)
+        generator = Generator(**cfg.generator())
     for phase in phases:
         workspace.seed_everything(cfg.seed + accelerator.process_index)  # each draws an augmentation of its own
         discriminator, start, terms = None, None, [LossTerm(cfg.color_loss, 1.0, COLOR_LOSSES[cfg.color_loss])]

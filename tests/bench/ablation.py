@@ -31,7 +31,7 @@ def warm_up(cfg, photos, accelerator):
     """Return the run of a seed's warmup, trained or gone on with; its curve is kept."""
     began, run = time.time(), Run(cfg.run)
     if not kept(STUDY, WARMUP, cfg.seed).exists():
-        generator, loss = Generator(cfg.encoder, cfg.encoder_weights, cfg.res_blocks), COLOR_LOSSES[cfg.color_loss]
+        generator, loss = Generator(**cfg.generator()), COLOR_LOSSES[cfg.color_loss]
         Trainer(cfg, accelerator, generator, [LossTerm(cfg.color_loss, 1.0, loss)], photos, augmentations(cfg)).fit()
         numbers = measured(run.load(WARMUP), photos.load("validation"))
         keep(STUDY, WARMUP, cfg.seed, *numbers, time.time() - began)

@@ -54,7 +54,7 @@ def fixed_trainer(cfg, photos, adversarial):
     accelerator = workspace.make_accelerator(cfg.precision)
     perceptual = losses.Perceptual(None).to(accelerator.device)
     terms = losses.generator_terms(cfg, perceptual) if adversarial else [losses.LossTerm("L1", 1.0, losses.l1_loss)]
-    generator = Generator(cfg.encoder, None, cfg.res_blocks)
+    generator = Generator(**cfg.replace(encoder_weights=None).generator())
     discriminator = Discriminator() if adversarial else None
     parts = (generator, terms, photos, augmentations(cfg), perceptual, discriminator)
     return Trainer(cfg, accelerator, *parts)

@@ -49,7 +49,7 @@ class PlainTraining:
 
     def __init__(self, cfg, adversarial, device, generator=None):
         self.cfg, self.adversarial, self.device = cfg, adversarial, device
-        self.generator = (generator or Generator(cfg.encoder, None, cfg.res_blocks)).to(device).train()
+        self.generator = (generator or Generator(**cfg.replace(encoder_weights=None).generator())).to(device).train()
         rate, betas = cfg.adversarial_lr if adversarial else cfg.warmup_lr, (cfg.beta1, cfg.beta2)
         self.g_optimizer = torch.optim.Adam(self.generator.parameters(), lr=rate, betas=betas)
         if adversarial:

@@ -76,7 +76,7 @@ def results(study):
 
 def markdown(table, about, columns):
     """Return a table of results as lines of Markdown: mean and spread of each name; about: a text for each name."""
-    groups = table.groupby("name")
+    groups = table.reindex(columns=["name", *columns]).groupby("name")
     mean, spread, count = groups[columns].mean(), groups[columns].std(), groups.size()
     lines = [f"| | seeds | {' | '.join(columns)} | what it is |", "|---" * (len(columns) + 3) + "|"]
     for name in [name for name in about if name in count]:

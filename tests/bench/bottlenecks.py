@@ -1,0 +1,98 @@
+"""`make compare-bottlenecks`: does attention pay? Each bottleneck at equal steps, 3 seeds, the same photos.
+
+The table is `BOTTLENECKS.md`; see `trials.py`. `--seeds 1 --epochs 1` is the short form.
+"""
+
+import argparse
+import shutil
+import time
+from itertools import product
+
+import torch
+from trials import HERE, circumstances, keep, markdown, measured, results, run_all
+
+from helpers import workspace
+from helpers.color import ab_of
+from helpers.config import Config
+from helpers.data import dataset
+from helpers.data.batches import augmentations
+from helpers.evaluation import metrics
+from helpers.models.blocks import count_parameters
+from helpers.models.generator import Generator
+from helpers.training.losses import COLOR_LOSSES, LossTerm
+from helpers.training.trainer import Trainer
+
+STUDY = "bottlenecks"
+KINDS = {
+    "residual": {"bottleneck": "residual"},
+    "residual, 4 blocks": {"bottleneck": "residual", "res_blocks": 4},
+    "identity": {"bottleneck": "identity"},
+    "attention": {"bottleneck": "attention"},
+    "vit": {"bottleneck": "vit"},
+    "identity, attention at 1/8": {"bottleneck": "identity", "attention_at": 8},
+}
+ABOUT = {
+    "residual": "nine residual blocks, the report's",
+    "residual, 4 blocks": "as many parameters as vit",
+    "identity": "nothing between encoder and decoder",
+    "attention": "nine residual blocks and a self-attention",
+    "vit": "six blocks of a Vision Transformer",
+    "identity, attention at 1/8": "nothing, and a self-attention in the decoder",
+}
+COLUMNS = ["L1", "PSNR", "of truth", "gain at 75%", "edge contrast kept", "error near edges", "twins apart"]
+COLUMNS += ["million parameters", "photos/s"]
+
+
+@torch.no_grad()
+def twins_apart(generator, photos):
+    """Return how far apart, in CIE units, the colors of the same things are that stand twice in a picture.
+
+    Each photo is put beside its mirror image, so that everything in it has a twin that may be far away.
+    """
+    pairs = torch.cat([photos, photos.flip(-1)], dim=-1)
+    colors = ab_of(metrics.colorize_all(generator, pairs))
+    left, right = colors.chunk(2, dim=-1)
+    return (left - right.flip(-1)).norm(dim=1).mean().item()
+
+
+def train(name, seed, epochs):
+    """Train a generator with one bottleneck from one seed, measure it, and keep the numbers."""
+    photos = dataset.prepare(Config.from_profile())  # the same photos for all seeds
+    cfg = Config.from_profile(
+        seed=seed, run=f"{STUDY} {name} {seed}", warmup_epochs=epochs, val_photos=32, **KINDS[name]
+    )
+    workspace.seed_everything(seed)
+    accelerator, generator, began = workspace.make_accelerator(cfg.precision), Generator(**cfg.generator()), time.time()
+    terms = [LossTerm("color", 1.0, COLOR_LOSSES[cfg.color_loss])]
+    trainer = Trainer(cfg, accelerator, generator, terms, photos, augmentations(cfg))
+    history = trainer.fit()
+    trained, validation = trainer.final_generator(), photos.load("validation")
+    row, curve = measured(trained, validation)
+    row |= metrics.edge_report(metrics.colorize_all(trained, validation), validation).mean().to_dict()
+    row |= {"twins apart": twins_apart(trained, validation), "million parameters": count_parameters(generator) / 1e6}
+    row["photos/s"] = len(trainer.batches) * cfg.batch_size / history["seconds"].median()
+    keep(STUDY, name, seed, row, curve, time.time() - began)
+    shutil.rmtree(trainer.run.path)
+
+
+def main():
+    """Train what is left, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
+    options = parser.parse_args()
+    if options.one:
+        torch.set_num_threads(1)
+        train(options.one[0], int(options.one[1]), options.epochs)
+        return
+    run_all(__file__, STUDY, [(n, s) for s, n in product(range(options.seeds), KINDS)], "--epochs", str(options.epochs))
+    table = results(STUDY)
+    said = circumstances("make compare-bottlenecks", table, dataset.prepare(Config.from_profile()).load("validation"))
+    said += f" Each: {options.epochs} epochs of warmup."
+    lines = ["# Bottlenecks", "", said, "", *markdown(table, ABOUT, COLUMNS), ""]
+    (HERE / "BOTTLENECKS.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
