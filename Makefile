@@ -1,4 +1,4 @@
-# make run                          all notebooks on scikit-image's sample photos, in a few minutes
+# make run                          notebooks 01 to 06 on scikit-image's sample photos, in a few minutes
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
 # make run PROFILE=paper            the report's recipe; wants a GPU. vivid: with what was learned since
 # make app                          a page in the browser: drop photos, see them in color
@@ -14,7 +14,7 @@ PROFILE ?= smoke
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SERIES = $(sort $(wildcard notebooks/0*.ipynb))
+SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
 NBMAKE = $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600
 full = $(if $(1),$(shell realpath "$(1)"))
 
