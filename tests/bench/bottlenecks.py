@@ -29,7 +29,7 @@ KINDS = {
     "identity": {"bottleneck": "identity"},
     "attention": {"bottleneck": "attention"},
     "vit": {"bottleneck": "vit"},
-    "identity, attention at 1/8": {"bottleneck": "identity", "attention_at": 8},
+    "identity, attention in decoder": {"bottleneck": "identity", "attention_at": 8},
 }
 ABOUT = {
     "residual": "nine residual blocks, the report's",
@@ -37,7 +37,7 @@ ABOUT = {
     "identity": "nothing between encoder and decoder",
     "attention": "nine residual blocks and a self-attention",
     "vit": "six blocks of a Vision Transformer",
-    "identity, attention at 1/8": "nothing, and a self-attention in the decoder",
+    "identity, attention in decoder": "nothing, and a self-attention in the decoder at 1/8 of the size",
 }
 COLUMNS = ["L1", "PSNR", "of truth", "gain at 75%", "edge contrast kept", "error near edges", "twins apart"]
 COLUMNS += ["million parameters", "photos/s"]
