@@ -16,7 +16,7 @@ def attention_maps(query: Tensor, key: Tensor, scale: float) -> Tensor:
 
     What `scaled_dot_product_attention` multiplies with the values and never keeps: for figures, it takes (HW)^2 memory.
     """
-    return (scale * query @ key.transpose(-2, -1)).softmax(-1)
+    return (scale * query @ key.mT).softmax(-1)
 
 
 class SelfAttention2d(nn.Module):

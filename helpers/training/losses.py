@@ -87,6 +87,11 @@ def ab_distance(prediction: Prediction) -> Tensor:
 COLOR_LOSSES = {"L1": l1_loss, "ab distance": ab_distance}
 
 
+def color_term(cfg: Config, weight: float = 1.0) -> LossTerm:
+    """Return the color loss that a configuration chooses, as notebooks 03 and 04 spell it out."""
+    return LossTerm(cfg.color_loss, weight, COLOR_LOSSES[cfg.color_loss])
+
+
 def gan_loss(prediction: Prediction) -> Tensor:
     """Return how far the discriminator is from calling the prediction real (binary cross-entropy of its logits)."""
     return bce(prediction.fake_logits, 1.0)
@@ -163,10 +168,10 @@ def load_lpips(weights: str | None) -> nn.Module:
 
 
 def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
-    """Return the report's generator loss, as notebook 04 spells it out: GAN + lambda_l1 L1 + lambda_perc LPIPS."""
+    """Return the generator's loss, as notebook 04 spells it out: GAN + lambda_l1 color loss + lambda_perc LPIPS."""
     return [
         LossTerm("GAN", 1.0, gan_loss),
-        LossTerm(cfg.color_loss, cfg.lambda_l1, COLOR_LOSSES[cfg.color_loss]),
+        color_term(cfg, cfg.lambda_l1),
         LossTerm(perceptual.name, cfg.lambda_perc, perceptual.loss),
     ]
 

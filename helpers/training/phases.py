@@ -9,7 +9,7 @@ from helpers.data.batches import augmentations
 from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
 from helpers.runs.run import warmup_of
-from helpers.training.losses import COLOR_LOSSES, LossTerm, Perceptual, generator_terms
+from helpers.training.losses import Perceptual, color_term, generator_terms
 from helpers.training.trainer import Trainer
 
 
@@ -28,7 +28,7 @@ def train(
         generator = Generator(**cfg.generator())
     for phase in phases:
         workspace.seed_everything(cfg.seed + accelerator.process_index)  # each draws an augmentation of its own
-        discriminator, start, terms = None, None, [LossTerm(cfg.color_loss, 1.0, COLOR_LOSSES[cfg.color_loss])]
+        discriminator, start, terms = None, None, [color_term(cfg)]
         if phase == "adversarial":
             start, discriminator, terms = warmup_of(cfg), Discriminator(), make_terms(cfg, perceptual)
             generator = start.load("warmup")

@@ -4,15 +4,13 @@ Every seed has a warmup of its own, from which all candidates (`candidates.py`) 
 `ABLATION.md` and `ablation.png`, are of what is finished; see `trials.py`.
 """
 
-import argparse
 import shutil
 import time
-from itertools import product
 
 import matplotlib.pyplot as plt
 import torch
 from candidates import ABOUT, base_terms, candidate
-from trials import HERE, circumstances, curve_of, keep, kept, markdown, measured, results, run_all
+from trials import HERE, circumstances, curve_of, keep, kept, markdown, measured, parse, results, run_all
 
 from helpers import workspace
 from helpers.config import Config
@@ -20,7 +18,7 @@ from helpers.data import dataset
 from helpers.data.batches import augmentations
 from helpers.models.generator import Generator
 from helpers.runs.run import Run
-from helpers.training.losses import COLOR_LOSSES, LossTerm
+from helpers.training.losses import color_term
 from helpers.training.trainer import Trainer
 
 WARMUP, STUDY = "warmup", "ablation"
@@ -31,8 +29,8 @@ def warm_up(cfg, photos, accelerator):
     """Return the run of a seed's warmup, trained or gone on with; its curve is kept."""
     began, run = time.time(), Run(cfg.run)
     if not kept(STUDY, WARMUP, cfg.seed).exists():
-        generator, loss = Generator(**cfg.generator()), COLOR_LOSSES[cfg.color_loss]
-        Trainer(cfg, accelerator, generator, [LossTerm(cfg.color_loss, 1.0, loss)], photos, augmentations(cfg)).fit()
+        generator = Generator(**cfg.generator())
+        Trainer(cfg, accelerator, generator, [color_term(cfg)], photos, augmentations(cfg)).fit()
         numbers = measured(run.load(WARMUP), photos.load("validation"))
         keep(STUDY, WARMUP, cfg.seed, *numbers, time.time() - began)
     return run
@@ -101,19 +99,12 @@ def report(epochs):
 
 def main():
     """Train what is left, then write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--names", nargs="*", default=list(ABOUT), metavar="NAME", help="of candidates")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
-    options = parser.parse_args()
+    options = parse(__doc__, list(ABOUT), epochs=2)
     if options.one:
-        torch.set_num_threads(1)
-        train(options.one[0], int(options.one[1]), options.epochs)
+        train(*options.one, options.epochs)
         return
     for names in ([WARMUP], options.names):
-        jobs = [(name, seed) for seed, name in product(range(options.seeds), names)]
-        run_all(__file__, STUDY, jobs, "--epochs", str(options.epochs))
+        run_all(__file__, STUDY, names, options)
     report(options.epochs)
 
 

@@ -3,13 +3,11 @@
 The table is `BOTTLENECKS.md`; see `trials.py`. `--seeds 1 --epochs 1` is the short form.
 """
 
-import argparse
 import shutil
 import time
-from itertools import product
 
 import torch
-from trials import HERE, circumstances, keep, markdown, measured, results, run_all
+from trials import HERE, circumstances, keep, markdown, measured, parse, results, run_all
 
 from helpers import workspace
 from helpers.color import ab_of
@@ -19,7 +17,7 @@ from helpers.data.batches import augmentations
 from helpers.evaluation import metrics
 from helpers.models.blocks import count_parameters
 from helpers.models.generator import Generator
-from helpers.training.losses import COLOR_LOSSES, LossTerm
+from helpers.training.losses import color_term
 from helpers.training.trainer import Trainer
 
 STUDY = "bottlenecks"
@@ -63,12 +61,10 @@ def train(name, seed, epochs):
     )
     workspace.seed_everything(seed)
     accelerator, generator, began = workspace.make_accelerator(cfg.precision), Generator(**cfg.generator()), time.time()
-    terms = [LossTerm("color", 1.0, COLOR_LOSSES[cfg.color_loss])]
-    trainer = Trainer(cfg, accelerator, generator, terms, photos, augmentations(cfg))
+    trainer = Trainer(cfg, accelerator, generator, [color_term(cfg)], photos, augmentations(cfg))
     history = trainer.fit()
     trained, validation = trainer.final_generator(), photos.load("validation")
     row, curve = measured(trained, validation)
-    row |= metrics.edge_report(metrics.colorize_all(trained, validation), validation).mean().to_dict()
     row |= {"twins apart": twins_apart(trained, validation), "million parameters": count_parameters(generator) / 1e6}
     row["photos/s"] = len(trainer.batches) * cfg.batch_size / history["seconds"].median()
     keep(STUDY, name, seed, row, curve, time.time() - began)
@@ -77,16 +73,11 @@ def train(name, seed, epochs):
 
 def main():
     """Train what is left, then write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
-    options = parser.parse_args()
+    options = parse(__doc__, list(KINDS), epochs=7)
     if options.one:
-        torch.set_num_threads(1)
-        train(options.one[0], int(options.one[1]), options.epochs)
+        train(*options.one, options.epochs)
         return
-    run_all(__file__, STUDY, [(n, s) for s, n in product(range(options.seeds), KINDS)], "--epochs", str(options.epochs))
+    run_all(__file__, STUDY, options.names, options)
     table = results(STUDY)
     said = circumstances("make compare-bottlenecks", table, dataset.prepare(Config.from_profile()).load("validation"))
     said += f" Each: {options.epochs} epochs of warmup."

@@ -3,6 +3,7 @@
 A second call goes on with what is left. Everything is measured on the validation photos of the profile.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -10,6 +11,7 @@ import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -17,6 +19,7 @@ os.environ.setdefault("COLORIZE_PROFILE", "laptop")
 
 import numpy as np
 import pandas as pd
+import torch
 
 from helpers import workspace
 from helpers.evaluation import metrics
@@ -47,16 +50,32 @@ def measured(generator, photos, slider=None):
     row["SSIM"] = float(np.mean(metrics.ssim(colored.float() / 255, photos.float() / 255)))
     row |= {f"gain at {share:.0%}": at_share(curve, share) - curve["PSNR"].iloc[0] for share in (0.65, 0.75)}
     row["checkerboard"] = metrics.checkerboard(colored)
+    row |= metrics.edge_report(colored, photos).mean().to_dict()
     if slider is not None:
         row["over the slider"] = over_slider(curve, slider)
     return row, curve
 
 
-def run_all(script, study, jobs, *options):
-    """Run `script --one NAME SEED` for all jobs that are not finished, two side by side: on two cores the fastest."""
+def parse(about, names, epochs):
+    """Return the command line of a study; `one` is the name and the seed that this process shall train, or None."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--names", nargs="*", default=names, metavar="NAME", help="of what is compared")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
+    options = parser.parse_args()
+    if options.one:
+        torch.set_num_threads(1)
+        options.one[1] = int(options.one[1])
+    return options
+
+
+def run_all(script, study, names, options):
+    """Run `script --one NAME SEED` for all that is not finished, two side by side: on two cores the fastest."""
+    jobs = [(name, seed) for seed, name in product(range(options.seeds), names)]
 
     def _start(job):
-        command = [sys.executable, script, "--one", *map(str, job), *options]
+        command = [sys.executable, script, "--one", *map(str, job), "--epochs", str(options.epochs)]
         with (workspace.folder(study) / "log.txt").open("a") as log:
             subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
