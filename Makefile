@@ -15,10 +15,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
-NBMAKE = $(BIN)/python -m pytest -q -n 2 --nbmake --nbmake-timeout=600
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check test-colab bench ablation compare-bottlenecks stress
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -40,11 +39,15 @@ check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/training tests/runs tests
+	@$(MAKE) --no-print-directory -j 2 check-series check-others
+
+# the notebooks in two rows side by side, each in its order, in a workspace of its own
+check-series: CHECKED = notebooks/0[1-6]* notebooks/solutions/0[156]*
+check-others: CHECKED = notebooks/08* notebooks/solutions/0[2348]*
+check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 		export COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" OMP_NUM_THREADS=1 && \
-		$(NBMAKE) notebooks/0[1238]* notebooks/solutions/0[12]* && \
-		$(NBMAKE) notebooks/04* notebooks/solutions/0[38]* && \
-		$(NBMAKE) notebooks/0[56]* notebooks/solutions/0[456]*
+		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 $(CHECKED)
 
 test-colab:
 	$(PYTHON) -m venv .venv-colab

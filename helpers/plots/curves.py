@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import display
+from IPython import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
@@ -90,13 +90,13 @@ class LiveFigure:
         draw_all(upper, steps, history, ("L1", "colorfulness"), columns=4 if height < 3 else 3)
         shown = {"gray": images.grayed(self.truth), f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
         images.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
-        figure = images.finish(figure, self.name)
+        picture = images.finish(figure, self.name)
         if self.handle is None:
-            self.handle = display(figure, display_id=True)
+            self.handle = display.display(picture, display_id=True)
         else:
-            self.handle.update(figure)
+            self.handle.update(picture)
 
-    def progress(self, name: str | None = None) -> Figure:
+    def progress(self, name: str | None = None) -> display.Image:
         """Show the photos epoch by epoch, a row each, and the truth below."""
         step = -(-len(self.film) // 8)
         chosen = [*self.film[step - 1 :: step], ("truth", self.truth)]
@@ -104,7 +104,7 @@ class LiveFigure:
         return images.finish(images.grid([list(photos) for _, photos in chosen], labels=labels, width=1.5), name)
 
 
-def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> Figure:
+def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> display.Image:
     """Show both phases on one axis, their border marked. Each phase is a pair of tables: steps and history."""
     border = len(warmup[1])
     later = [table.assign(epoch=table["epoch"] + border) for table in adversarial if len(table)]
@@ -115,7 +115,7 @@ def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> Figu
     return images.finish(figure, name)
 
 
-def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> Figure:
+def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
     """Show validation metrics of several runs on common axes. histories: a dict of name -> table of epochs."""
     metrics = ("L1", "PSNR", "colorfulness")
     figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 3.4))
@@ -128,7 +128,9 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> Figu
     return images.finish(figure, name)
 
 
-def frontiers(named: dict[str, pd.DataFrame], report: pd.DataFrame | None = None, name: str | None = None) -> Figure:
+def frontiers(
+    named: dict[str, pd.DataFrame], report: pd.DataFrame | None = None, name: str | None = None
+) -> display.Image:
     """Show colorizers as curves, what they gain and what it costs, as their saturation goes from 0 to 2.
 
     named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1. report: a table with a column

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import HTML
+from IPython import display
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
@@ -31,14 +31,15 @@ def as_image(photo: Tensor | np.ndarray) -> np.ndarray:
     return image.permute(1, 2, 0).squeeze(-1).numpy()
 
 
-def finish(figure: Figure, name: str | None = None) -> Figure:
-    """Lay out a figure, save it as `figures/<name>.png` of the workspace if named, and return it closed."""
+def finish(figure: Figure, name: str | None = None) -> display.Image:
+    """Draw a figure, save it as `figures/<name>.png` of the workspace if named, close it, and return its picture."""
     if figure.get_layout_engine() is None:
         figure.set_layout_engine("tight")
+    figure.savefig(file := io.BytesIO(), format="png", dpi=110)
     if name:
-        figure.savefig(workspace.folder("figures") / f"{name}.png", dpi=110)
+        (workspace.folder("figures") / f"{name}.png").write_bytes(file.getvalue())
     plt.close(figure)  # else Jupyter shows it twice
-    return figure
+    return display.Image(file.getvalue())  # a figure would be drawn a second time: as slow as an epoch on a GPU
 
 
 def grid(
@@ -70,7 +71,7 @@ def fill_grid(
                 axis.set_ylabel(labels[i], fontsize=9)
 
 
-def photos(tensor: Tensor, titles: list[str] | None = None, columns: int = 8, name: str | None = None) -> Figure:
+def photos(tensor: Tensor, titles: list[str] | None = None, columns: int = 8, name: str | None = None) -> display.Image:
     """Show photos (N, 3, H, W) in a grid, in their order."""
     rows = [list(part) for part in tensor.split(columns)]
     figure = grid(rows, width=1.6)
@@ -80,7 +81,7 @@ def photos(tensor: Tensor, titles: list[str] | None = None, columns: int = 8, na
     return finish(figure, name)
 
 
-def strips(named: dict[str, Tensor], count: int = 8, name: str | None = None) -> Figure:
+def strips(named: dict[str, Tensor], count: int = 8, name: str | None = None) -> display.Image:
     """Show named sets of the same photos one above the other. named: a dict of label -> photos (N, 3, H, W)."""
     rows = [list(tensor[:count]) for tensor in named.values()]
     return finish(grid(rows, labels=list(named)), name)
@@ -93,18 +94,18 @@ def grayed(photos: Tensor) -> Tensor:
     return L_ab_to_rgb(L, torch.zeros_like(ab))
 
 
-def lab_channels(photo: Tensor, name: str | None = None) -> Figure:
+def lab_channels(photo: Tensor, name: str | None = None) -> display.Image:
     """Show a photo (3, H, W), uint8, and its L, a and b channels with their ranges in CIE units."""
     channels = L_ab_to_lab(*rgb_to_L_ab(photo[None].float() / 255))[0]
     titles = ("L* (lightness)", "a* (green to red)", "b* (blue to yellow)")
     maps = {f"{title}: {c.min():.0f} to {c.max():.0f}": c for title, c in zip(titles, channels, strict=True)}
-    figure = heat({"rgb": as_image(photo)} | maps, cmaps=(None, "gray", "PiYG_r", "cividis"))
+    figure = heat_figure({"rgb": as_image(photo)} | maps, cmaps=(None, "gray", "PiYG_r", "cividis"))
     for axis, limits in zip(figure.axes[1:4], ((0, 100), (-60, 60), (-60, 60)), strict=True):
         axis.images[0].set_clim(*limits)
     return finish(figure, name)
 
 
-def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> Figure:
+def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.Image:
     """Show where in the ab plane the pixels of photo sets lie, on a logarithmic scale.
 
     named: a dict of title -> uint8 photos (N, 3, H, W). Each title gets the share of pixels with a chroma below 10.
@@ -123,7 +124,7 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> Figure:
     return finish(figure, name)
 
 
-def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | None = None) -> Figure:
+def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | None = None) -> display.Image:
     """Show photos as gray, ours, truth and error map, one below the other, a column for each photo.
 
     truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, white at 40 and above.
@@ -135,19 +136,24 @@ def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | Non
     return finish(grid(rows, titles, ["gray", "ours", "truth", "ab error"]), name)
 
 
-def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> Figure:
+def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> display.Image:
     """Show a photo (3, H, W) and over it the discriminator's patch map (1, h, w), as probabilities of "real"."""
     probability = torch.sigmoid(logits.detach().float())[0]
     size = "x".join(map(str, probability.shape))
-    figure = heat({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
+    figure = heat_figure({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
     axis = figure.axes[1]
     axis.images[0].set(cmap="RdYlGn", clim=(0, 1), alpha=0.6, extent=(0, photo.shape[2], photo.shape[1], 0))
     axis.imshow(as_image(photo), zorder=-1)
     return finish(figure, name)
 
 
-def heat(maps: dict[str, Tensor | np.ndarray], name: str | None = None, cmaps: tuple | None = None) -> Figure:
+def heat(maps: dict[str, Tensor | np.ndarray], name: str | None = None) -> display.Image:
     """Show maps (H, W) beside each other, each with a color bar, and photos (H, W, 3) as they are; by title."""
+    return finish(heat_figure(maps), name)
+
+
+def heat_figure(maps: dict[str, Tensor | np.ndarray], cmaps: tuple | None = None) -> Figure:
+    """Draw what `heat` shows, for whoever adds to it; cmaps: a color map for each."""
     figure, axes = plt.subplots(1, len(maps), figsize=(4.0 * len(maps), 3.4), squeeze=False)
     for axis, (title, values), cmap in zip(axes[0], maps.items(), cmaps or ["viridis"] * len(maps), strict=True):
         picture = axis.imshow(values, cmap=cmap)
@@ -155,10 +161,10 @@ def heat(maps: dict[str, Tensor | np.ndarray], name: str | None = None, cmaps: t
         axis.axis("off")
         if values.ndim == 2:
             figure.colorbar(picture, ax=axis, fraction=0.046)
-    return finish(figure, name)
+    return figure
 
 
-def hue_bars(table: pd.DataFrame, name: str | None = None) -> Figure:
+def hue_bars(table: pd.DataFrame, name: str | None = None) -> display.Image:
     """Show how much of each hue's color survives; table: `metrics.hue_report`'s. Bars wear the hue they speak of."""
     colorizers = [column for column in table if column != "share of pixels"]
     figure, axes = plt.subplots(1, len(colorizers), figsize=(5.5 * len(colorizers), 3.2), sharey=True, squeeze=False)
@@ -173,7 +179,7 @@ def hue_bars(table: pd.DataFrame, name: str | None = None) -> Figure:
     return finish(figure, name)
 
 
-def slider(before: np.ndarray, after: np.ndarray, width: int = 640) -> HTML:
+def slider(before: np.ndarray, after: np.ndarray, width: int = 640) -> display.HTML:
     """Show two photos (H, W, 3) uint8 of one size, the second over the first, with a slider between them.
 
     The display is self-contained: it works in a saved notebook and in a static export too.
@@ -183,7 +189,7 @@ def slider(before: np.ndarray, after: np.ndarray, width: int = 640) -> HTML:
         Image.fromarray(photo).resize(size).save(file := io.BytesIO(), "JPEG", quality=90)
         sources.append("data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode())
     move = "this.previousElementSibling.lastElementChild.style.clipPath='inset(0 0 0 '+this.value+'%)'"
-    return HTML(
+    return display.HTML(
         f'<div style="width:{size[0]}px"><div style="position:relative;height:{size[1]}px">'
         f'<img src="{sources[0]}" style="position:absolute;margin:0">'
         f'<img src="{sources[1]}" style="position:absolute;margin:0;clip-path:inset(0 0 0 50%)"></div>'

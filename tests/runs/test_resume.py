@@ -19,7 +19,7 @@ from helpers import workspace
 from helpers.data.batches import augmentations
 from helpers.models.discriminator import Discriminator
 from helpers.runs import checkpoint
-from helpers.training import losses
+from helpers.training import losses, phases
 from helpers.training.trainer import Trainer
 
 L1 = losses.LossTerm("L1", 50.0, losses.l1_loss)
@@ -106,10 +106,13 @@ def test_after_a_crash_the_result_is_the_same_bit_for_bit(make, steps, adversari
     assert_same(whole, outcome(again))
 
 
+SMALL = {"size": 32, "res_blocks": 0, "batch_size": 2, "warmup_epochs": 1, "checkpoint_minutes": 0.0}
+
+
 def trained(workspace, kill_at=None):
     """Train a small warmup in a process of its own; kill it (SIGKILL) when it has left a checkpoint of that number."""
     env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "PYTHONPATH": str(PROJECT)}
-    fields = ["precision=fp32", "size=32", "res_blocks=0", "batch_size=2", "warmup_epochs=1", "checkpoint_minutes=0.0"]
+    fields = ["precision=fp32", *(f"{name}={value}" for name, value in SMALL.items())]
     command = [sys.executable, "-m", "helpers.training", "--phase", "warmup", "--set", *fields]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         if kill_at:
@@ -119,13 +122,13 @@ def trained(workspace, kill_at=None):
         return process.communicate()[0], process.returncode
 
 
-def test_a_process_that_is_killed_goes_on_bit_for_bit(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert trained(whole)[1] == 0
+def test_a_process_that_is_killed_goes_on_bit_for_bit(cfg, tmp_path):
+    phases.train(cfg.replace(**SMALL), ["warmup"])
+    broken = tmp_path / "broken"
     assert trained(broken, kill_at=3)[1] == -signal.SIGKILL
     printed, code = trained(broken)
     assert code == 0 and "going on with warmup epoch 1/1, after step" in printed
-    weights = [load_file(folder / "runs/smoke/warmup.safetensors") for folder in (whole, broken)]
+    weights = [load_file(folder / "runs/smoke/warmup.safetensors") for folder in (tmp_path / "workspace", broken)]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 

@@ -74,21 +74,27 @@ def test_only_the_first_process_writes(both):
     assert second["saved"] == [] and second["written"] == []
 
 
-def test_the_command_trains_both_phases(tmp_path):
-    fields = ("batch_size=4", "warmup_epochs=1", "run=pair")
-    printed = launch("-m", "helpers.training", "--set", *fields, COLORIZE_WORKSPACE=str(tmp_path))
-    assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 2/2") == 1
-    assert load_generator(tmp_path / "runs/pair/adversarial.safetensors")
-    assert json.loads((tmp_path / "runs/pair/warmup.json").read_text())["batch_size"] == 4
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory):
+    """What the command printed when it trained both phases, and its workspace."""
+    workspace = tmp_path_factory.mktemp("commanded")
+    fields = ("precision=fp32", "batch_size=2", "warmup_epochs=1", "adversarial_epochs=1", "run=pair")
+    return launch("-m", "helpers.training", "--set", *fields, COLORIZE_WORKSPACE=str(workspace)), workspace
 
 
-def test_two_processes_that_died_within_an_epoch_go_on_as_if_they_had_not(tmp_path):
-    script, folders = PROJECT / "tests/stopped_pair.py", [tmp_path / "whole", tmp_path / "broken"]
-    launch(script, 0, COLORIZE_WORKSPACE=str(folders[0]))
-    assert start(script, 3, COLORIZE_WORKSPACE=str(folders[1])).returncode != 0
-    printed = launch(script, 0, COLORIZE_WORKSPACE=str(folders[1]))
+def test_the_command_trains_both_phases(commanded):
+    printed, workspace = commanded
+    assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 1/1") == 1
+    assert load_generator(workspace / "runs/pair/adversarial.safetensors")
+    assert json.loads((workspace / "runs/pair/warmup.json").read_text())["batch_size"] == 2
+
+
+def test_two_processes_that_died_within_an_epoch_go_on_as_if_they_had_not(commanded, tmp_path):
+    script, folders = PROJECT / "tests/stopped_pair.py", (commanded[1] / "runs/pair", tmp_path / "runs/smoke")
+    assert start(script, 3, COLORIZE_WORKSPACE=str(tmp_path)).returncode != 0
+    printed = launch(script, 0, COLORIZE_WORKSPACE=str(tmp_path))
     assert "going on with warmup epoch 1/1, after step 2" in printed
-    whole, broken = (load_file(folder / "runs/smoke/warmup.safetensors") for folder in folders)
+    whole, broken = (load_file(folder / "warmup.safetensors") for folder in folders)
     assert all(torch.equal(tensor, broken[name]) for name, tensor in whole.items())
-    whole, broken = (pd.read_csv(folder / "runs/smoke/warmup_steps.csv") for folder in folders)
+    whole, broken = (pd.read_csv(folder / "warmup_steps.csv") for folder in folders)
     pd.testing.assert_frame_equal(whole, broken, check_exact=True)
