@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from helpers.runs.files import write_atomically
 from helpers.runs.run import Run
 
-FORMAT = 2  # of what `state_of` returns
+FORMAT = 3  # of what `state_of` returns
 PARTS = ("raw_generator", "g_optimizer", "g_schedule", "raw_discriminator", "d_optimizer", "d_schedule", "ema")
 
 

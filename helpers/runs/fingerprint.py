@@ -17,12 +17,15 @@ from helpers.config import Config
 from helpers.runs.weights import arguments_of, settings_of
 
 NO_MATTER = {"show_folder", "photos_folder", "memory_gb", "compile", "checkpoint_minutes", "profile", "run", "n_photos"}
+ADVERSARIAL = {"adversarial_epochs", "adversarial_lr", "discriminator_lr", "n_critic", "patience", "keep"}
+ADVERSARIAL |= {"lambda_l1", "lambda_perc"}  # of no matter to a warmup
 LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
 
 
 def fingerprint(trainer: Any) -> dict[str, Any]:
     """Return what must be the same for a training to go on: configuration, losses, augmentation, photos, networks."""
-    told = {name: value for name, value in asdict(trainer.cfg).items() if name not in NO_MATTER}
+    left_out = NO_MATTER | (ADVERSARIAL if trainer.phase == "warmup" else set())
+    told = {name: value for name, value in asdict(trainer.cfg).items() if name not in left_out}
     for role, terms in (("", trainer.terms), ("discriminator's ", trainer.discriminator_terms)):
         told |= {f"weight of {role}{term.name}": float(term.weight) for term in terms}
         told |= {f"function of {role}{term.name}": meaning(term.function) for term in terms}
@@ -79,7 +82,7 @@ def _function(function: types.FunctionType, seen: tuple[int, ...]) -> str:
     told = [(code.co_code.hex(), code.co_names) for code in codes]
     told += [meaning([c for c in code.co_consts if not isinstance(c, types.CodeType)], seen) for code in codes]
     told += [_content(cell, seen) for cell in function.__closure__ or ()]
-    told += [function.__defaults__ and meaning(function.__defaults__, seen), meaning(function.__kwdefaults__, seen)]
+    told += [meaning(function.__defaults__, seen), meaning(function.__kwdefaults__, seen)]
     around = function.__globals__
     told += [f"{name}={meaning(around[name], seen)}" for name in sorted(names & around.keys())]
     return f"{function.__name__} {_digest(repr(told))}"

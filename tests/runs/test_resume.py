@@ -192,6 +192,14 @@ def test_other_settings_are_refused_by_name(make):
     assert "batch_size" not in str(caught.value)
 
 
+def test_what_only_the_adversarial_phase_uses_does_not_refuse_a_finished_warmup(make, capsys):
+    make(adversarial=False).fit()
+    make(adversarial=False, lambda_l1=100.0, adversarial_epochs=7, n_critic=2, keep="last").fit()
+    assert "has finished its warmup" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="warmup_lr: 0.0002 then, 0.001 now"):
+        make(adversarial=False, warmup_lr=1e-3).fit()
+
+
 def test_a_loss_term_that_was_written_anew_is_noticed(make):
     def slope(factor):
         return losses.LossTerm(

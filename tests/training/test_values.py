@@ -270,5 +270,5 @@ def test_a_checkpoint_of_the_version_before_is_refused_by_what_it_is(make):
     trainer = make()
     checkpoints = Checkpoints(trainer.run, "adversarial")
     checkpoints.save({"finished": False, "fingerprint": {}})
-    with pytest.raises(ValueError, match="written by another version of this series: format 1, this version reads 2"):
+    with pytest.raises(ValueError, match="written by another version of this series: format 1, this version reads 3"):
         trainer.fit()
