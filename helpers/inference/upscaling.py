@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.color import L_ab_to_raw_rgb, L_ab_to_rgb
-from helpers.models.blocks import binomial
 
 
 def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor]:
-    """Return a function that gives rows `start` to `stop` of maps (C, h, w), smoothed, at `size` (H, W): bilinear.
+    """Return a function that gives rows `start` to `stop` of maps (C, h, w) at `size` (H, W): bilinear.
 
     Strips of rows keep the memory of a large photo bounded. Bilinear interpolation is linear in rows and in columns, so
     two matrices do it: what PyTorch makes of the unit matrix.
@@ -20,7 +19,7 @@ def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor
         F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T
         for less, more in zip(maps.shape[-2:], size, strict=True)
     )
-    wide = binomial()(maps) @ columns.T
+    wide = maps @ columns.T
     return lambda start, stop: rows[start:stop] @ wide
 
 

@@ -1,6 +1,5 @@
-"""From a small prediction to a color for every pixel: smooth, in strips, and in gamut."""
+"""From a small prediction to a color for every pixel: bilinear, in strips, and in gamut."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,25 +18,15 @@ def test_enlarging_keeps_a_constant_and_a_slope(small, large):
     assert torch.allclose(enlarged(torch.full((1, small, 6), 0.3), (large, 9)), torch.tensor(0.3))
     slope = torch.arange(small).float()[None, :, None].expand(1, small, 6)
     place = (torch.arange(large) + 0.5) * small / large - 0.5
-    inner = (place >= 1) & (place <= small - 2)
+    inner = (place >= 0) & (place <= small - 1)
     assert inner.any()
     assert torch.allclose(enlarged(slope, (large, 9))[0, inner], place[inner][:, None].expand(-1, 9), atol=1e-3)
 
 
-def test_it_is_bilinear_interpolation_after_binomial_weights():
-    from scipy.ndimage import convolve
-
+def test_it_is_bilinear_interpolation():
     maps = torch.rand(2, 9, 13)
-    weights = np.outer([1, 2, 1], [1, 2, 1])[None] / 16
-    softened = torch.from_numpy(convolve(maps.numpy(), weights, mode="nearest"))
-    bilinear = F.interpolate(softened[None], (40, 31), mode="bilinear", align_corners=False)[0]
+    bilinear = F.interpolate(maps[None], (40, 31), mode="bilinear", align_corners=False)[0]
     assert torch.allclose(enlarged(maps, (40, 31)), bilinear, atol=1e-5)
-
-
-def test_a_checkerboard_is_taken_away():
-    board = ((torch.arange(20)[:, None] + torch.arange(24)) % 2 * 2.0 - 1)[None]
-    assert enlarged(board, (100, 120)).abs().mean() < 0.05
-    assert F.interpolate(board[None], (100, 120), mode="bilinear").abs().mean() > 0.2  # it was there
 
 
 def test_strips_are_rows_of_the_whole():
