@@ -10,7 +10,7 @@ import time
 import matplotlib.pyplot as plt
 import torch
 from candidates import ABOUT, base_terms, candidate
-from trials import HERE, circumstances, curve_of, keep, kept, markdown, measured, parse, results, run_all
+from trials import circumstances, curve_of, keep, kept, markdown, measured, parse, results, run_all
 
 from helpers import workspace
 from helpers.config import Config
@@ -77,13 +77,13 @@ def discriminator_alone(trainer, steps):
     trainer.d_schedule.load_state_dict(schedule)
 
 
-def report(epochs):
-    """Write ABLATION.md and ablation.png from all that is finished."""
+def report(epochs, out):
+    """Write ABLATION.md and ablation.png from all that is finished into a folder."""
     table, about = results(STUDY), {WARMUP: "what all start from"} | ABOUT
     said = circumstances("make ablation", table, dataset.prepare(Config.from_profile()).load("validation"))
     said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from its seed's warmup."
     lines = ["# Ablation", "", said, "", *markdown(table, about, COLUMNS), "", "![](ablation.png)", ""]
-    (HERE / "ABLATION.md").write_text("\n".join(lines))
+    (out / "ABLATION.md").write_text("\n".join(lines))
     mean = table.groupby("name")["gain at 75%"].mean()
     names = [name for name in about if name in mean][::-1]
     figure, axis = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
@@ -94,7 +94,7 @@ def report(epochs):
     axis.set(
         yticks=range(len(names)), yticklabels=names, xlabel="gain over gray at 75% of the truth's colorfulness, dB"
     )
-    figure.savefig(HERE / "ablation.png", dpi=80)
+    figure.savefig(out / "ablation.png", dpi=80)
 
 
 def main():
@@ -105,7 +105,7 @@ def main():
         return
     for names in ([WARMUP], options.names):
         run_all(__file__, STUDY, names, options)
-    report(options.epochs)
+    report(options.epochs, options.out)
 
 
 if __name__ == "__main__":

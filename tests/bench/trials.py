@@ -62,6 +62,7 @@ def parse(about, names, epochs):
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--names", nargs="*", default=names, metavar="NAME", help="of what is compared")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the report; without it, this one")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help="train this one, in this process")
     options = parser.parse_args()
     if options.one:
