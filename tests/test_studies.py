@@ -10,7 +10,7 @@ from notebook_tools import PROJECT
 
 @pytest.mark.parametrize(
     ("script", "names", "rows"),
-    [("ablation", ["hinge"], ["warmup", "hinge"]), ("bottlenecks", ["vit"], ["vit"])],
+    [("ablation", ["hinge"], ["warmup", "hinge"]), ("bottlenecks", ["identity"], ["identity"])],
 )
 def test_a_study_trains_and_reports(script, names, rows, tmp_path):
     env = os.environ | {"COLORIZE_PROFILE": "smoke", "PYTHONPATH": str(PROJECT)}
