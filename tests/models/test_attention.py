@@ -105,6 +105,17 @@ def test_every_weight_learns(x):
         assert all(parameter.grad.abs().sum() > 0 for name, parameter in layer.named_parameters())
 
 
+def test_compiled_it_gives_the_same_values_and_gradients(x):
+    layers = nn.Sequential(vit_bottleneck(16, depth=1, heads=4), SelfAttention2d(16))
+    nn.init.constant_(layers[1].gamma, 0.7)
+    both = []
+    for network in (layers, torch.compile(layers, backend="aot_eager")):  # the default one takes half a minute more
+        given = x.clone().requires_grad_()
+        values = network(given)
+        both.append((values, *torch.autograd.grad(values.square().sum(), [given, *layers.parameters()])))
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-5)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["residual", "identity", "attention", "vit"])
 def test_every_bottleneck_is_saved_and_comes_back(kind, cfg, tmp_path):
