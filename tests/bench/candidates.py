@@ -136,7 +136,7 @@ class Augmented(Discriminator):
 
 
 ABOUT = {
-    "base": "GAN (cross-entropy) + 30 ab distance, the other values of profile laptop",
+    "base": "GAN (cross-entropy) + 50 ab distance, the other values of profile laptop",
     "no GAN": "the color loss alone, as many steps",
     "LPIPS": "+ 10 LPIPS, its backbone untrained",
     "L1": "in place of ab distance, weight 50: the report's",
@@ -153,7 +153,7 @@ ABOUT = {
     "no spectral norm": "",
     "no augmentation": "",
     "no EMA": "",
-    "rate 1e-4": "of both networks, in place of 2e-4",
+    "rate 2e-4": "of both networks, in place of 1e-4",
 }
 
 
@@ -178,6 +178,6 @@ def candidate(name, cfg, photos):
         "no spectral norm": lambda: Candidate(discriminator=Plain),
         "no augmentation": lambda: Candidate(plain),
         "no EMA": lambda: Candidate({"ema_decay": None}),
-        "rate 1e-4": lambda: Candidate({"adversarial_lr": 1e-4}),
+        "rate 2e-4": lambda: Candidate({"adversarial_lr": 2e-4}),
     }
     return makers.get(name, Candidate)()
