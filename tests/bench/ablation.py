@@ -1,7 +1,7 @@
 """`make ablation`: which changes of the adversarial phase pay, each alone against the base, at equal steps, over seeds.
 
-Every seed has a warmup of its own, from which all candidates (`candidates.py`) start. The table and the figure,
-`ABLATION.md` and `ablation.png`, are of what is finished; see `trials.py`.
+All start from the profile's warmup, which `make run` may have left; `candidates.py` lists them. The table and the
+figure, `ABLATION.md` and `ablation.png`, are of what is finished; see `trials.py`.
 """
 
 import shutil
@@ -26,38 +26,36 @@ COLUMNS = ["L1", "PSNR", "SSIM", "of truth", "gain at 65%", "gain at 75%", "over
 
 
 def warm_up(cfg, photos, accelerator):
-    """Return the run of a seed's warmup, trained or gone on with; its curve is kept."""
+    """Return the run of the profile's warmup, trained or gone on with; its curve is kept."""
     began, run = time.time(), Run(cfg.run)
-    if not kept(STUDY, WARMUP, cfg.seed).exists():
+    if not kept(STUDY, WARMUP, 0).exists():
         generator = Generator(**cfg.generator())
         Trainer(cfg, accelerator, generator, [color_term(cfg)], photos, augmentations(cfg)).fit()
         numbers = measured(run.load(WARMUP), photos.load("validation"))
-        keep(STUDY, WARMUP, cfg.seed, *numbers, time.time() - began)
+        keep(STUDY, WARMUP, 0, *numbers, time.time() - began)
     return run
 
 
 def train(name, seed, epochs):
     """Train one candidate with one seed, measure it, and keep the numbers."""
-    photos = dataset.prepare(Config.from_profile())  # the same photos for all seeds
     cfg = Config.from_profile()
-    if seed != cfg.seed:  # the profile's own seed has the profile's own warmup, which `make run` may have left
-        cfg = cfg.replace(seed=seed, run=f"ablation {WARMUP} {seed}")
-    workspace.seed_everything(seed)
-    accelerator = workspace.make_accelerator(cfg.precision)
+    photos, accelerator = dataset.prepare(cfg), workspace.make_accelerator(cfg.precision)
     run = warm_up(cfg, photos, accelerator)
     if name == WARMUP:
         return
-    began, other = time.time(), candidate(name, cfg, photos)
-    cfg = cfg.replace(run=f"ablation {name} {seed}", adversarial_epochs=epochs, val_photos=32, **other.values)
+    workspace.seed_everything(seed)
+    began, generator = time.time(), run.load(WARMUP)
+    other = candidate(name, cfg, photos, generator)
+    cfg = cfg.replace(seed=seed, run=f"ablation {name} {seed}", adversarial_epochs=epochs, val_photos=32)
+    cfg = cfg.replace(**other.values)
     pairs = zip(base_terms(cfg), (other.terms, other.d_terms), strict=True)
     terms, d_terms = ([term for term in (base | changed).values() if term] for base, changed in pairs)
-    workspace.seed_everything(seed)
-    parts = (run.load(WARMUP), terms, photos, augmentations(cfg), None, other.discriminator())
+    parts = (other.generator or generator, terms, photos, augmentations(cfg), None, other.discriminator())
     trainer = Trainer(cfg, accelerator, *parts, d_terms=d_terms, start=run.name)
     if other.alone and not trainer.checkpoints.files():
         discriminator_alone(trainer, other.alone)
     trainer.fit()
-    slider = curve_of(STUDY, WARMUP, seed)
+    slider = curve_of(STUDY, WARMUP, 0)
     numbers = measured(trainer.final_generator(), photos.load("validation"), slider)
     keep(STUDY, name, seed, *numbers, time.time() - began)
     shutil.rmtree(trainer.run.path)  # the weights and checkpoints of all would be 30 GB
@@ -81,7 +79,7 @@ def report(epochs, out):
     """Write ABLATION.md and ablation.png from all that is finished into a folder."""
     table, about = results(STUDY), {WARMUP: "what all start from"} | ABOUT
     said = circumstances("make ablation", table, dataset.prepare(Config.from_profile()).load("validation"))
-    said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from its seed's warmup."
+    said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from one warmup (profile `laptop`'s)."
     lines = ["# Ablation", "", said, "", *markdown(table, about, COLUMNS), "", "![](ablation.png)", ""]
     (out / "ABLATION.md").write_text("\n".join(lines))
     mean = table.groupby("name")["gain at 75%"].mean()
@@ -103,8 +101,8 @@ def main():
     if options.one:
         train(*options.one, options.epochs)
         return
-    for names in ([WARMUP], options.names):
-        run_all(__file__, STUDY, names, options)
+    run_all(__file__, STUDY, [WARMUP], options, seeds=1)
+    run_all(__file__, STUDY, options.names, options, options.seeds)
     report(options.epochs, options.out)
 
 

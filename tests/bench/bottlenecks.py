@@ -70,7 +70,7 @@ def main():
     if options.one:
         train(*options.one, options.epochs)
         return
-    run_all(__file__, STUDY, options.names, options)
+    run_all(__file__, STUDY, options.names, options, options.seeds)
     cfg, table = Config.from_profile(), results(STUDY)
     said = circumstances("make compare-bottlenecks", table, dataset.prepare(cfg).load("validation"))
     said += f" Each: {options.epochs} epochs of warmup."

@@ -9,6 +9,8 @@ from torch import nn
 
 from helpers.data.batches import Batches
 from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
+from helpers.runs.weights import arguments_of
 from helpers.training import losses
 from helpers.training.losses import LossTerm
 
@@ -23,6 +25,7 @@ class Candidate:
     terms: dict[str, LossTerm | None] = field(default_factory=dict)
     d_terms: dict[str, LossTerm | None] = field(default_factory=dict)
     discriminator: type = Discriminator
+    generator: nn.Module | None = None  # in place of the warmup's
     alone: int = 0  # steps of the discriminator alone before the generator's first
 
 
@@ -108,6 +111,31 @@ class Rebalanced:
         return (error * self.weight.to(error.device)[self.square_of(prediction.ab)]).mean()
 
 
+class Binned(Generator):
+    """The generator with a second head, which says for squares of 4x4 pixels which color is how likely."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.bins = nn.Conv2d(32, 26 * 26, 1)
+        self.decoder[-1].register_forward_hook(self.classify)
+
+    def classify(self, module, inputs, features):
+        """Keep the scores of the colors that a forward pass arrives at."""
+        self.scores = self.bins(F.avg_pool2d(features, 4)) if self.training else None
+
+    @staticmethod
+    def from_warmup(generator):
+        """Return it with a trained generator's weights."""
+        binned = Binned(**arguments_of(generator) | {"weights": None})
+        binned.load_state_dict(generator.state_dict(), strict=False)
+        return binned
+
+    def loss(self, prediction):
+        """Return the cross-entropy of the scores against the color of each square."""
+        wanted = Rebalanced.square_of(F.avg_pool2d(prediction.ab, 4))
+        return F.cross_entropy(self.scores.float(), wanted)
+
+
 class Plain(Discriminator):
     """The discriminator without spectral normalization."""
 
@@ -139,8 +167,8 @@ ABOUT = {
     "base": "GAN (cross-entropy) + 50 ab distance, the other values of profile laptop",
     "no GAN": "the color loss alone, as many steps",
     "LPIPS": "+ 10 LPIPS, its backbone untrained",
-    "L1": "in place of ab distance, weight 50: the report's",
-    "twice the color loss": "",
+    "L1": "in place of ab distance: the report's",
+    "twice the color loss": "weight 100, the report's first choice",
     "hinge": "GAN loss (Lim and Ye 2017)",
     "least squares": "GAN loss (Mao et al. 2017)",
     "relativistic": "GAN loss (Jolicoeur-Martineau 2018)",
@@ -150,15 +178,27 @@ ABOUT = {
     "DiffAugment": "shift, cutout, saturation in front of the discriminator (Zhao et al. 2020)",
     "feature matching": "+ 10 times the distance in the discriminator's features (Wang et al. 2018)",
     "rebalanced L1": "50 L1 in which rare colors weigh more (Zhang et al. 2016)",
+    "Huber": "in place of ab distance, weight 50, quadratic below a tenth",
+    "313 bins": "+ half the cross-entropy of a second head, which chooses a color (Zhang et al. 2016)",
     "no spectral norm": "",
     "no augmentation": "",
     "no EMA": "",
-    "rate 2e-4": "of both networks, in place of 1e-4",
 }
 
 
-def candidate(name, cfg, photos):
-    """Return a candidate by its name; photos: a `PhotoSet`, whose training photos one of them counts the colors of."""
+def huber(prediction):
+    """Return L1 that is quadratic below a tenth of the scale (Huber 1964)."""
+    return F.smooth_l1_loss(prediction.ab_pred.float(), prediction.ab, beta=0.1)
+
+
+def with_bins(generator):
+    """Return the candidate with a second head."""
+    binned = Binned.from_warmup(generator)
+    return Candidate(terms={"bins": LossTerm("bins", HALF, binned.loss)}, generator=binned)
+
+
+def candidate(name, cfg, photos, generator):
+    """Return a candidate by its name; photos: a `PhotoSet`; generator: the warmup's."""
     ours = losses.COLOR_LOSSES[cfg.color_loss]
     plain = {"flip": 0.0, "rotation": 0.0, "crop": 1.0, "jitter": 0.0}
     makers = {
@@ -175,9 +215,10 @@ def candidate(name, cfg, photos):
         "DiffAugment": lambda: Candidate(discriminator=Augmented),
         "feature matching": lambda: Candidate(terms={"features": LossTerm("features", 10.0, feature_matching)}),
         "rebalanced L1": lambda: Candidate(terms={"color": color(50.0, Rebalanced(photos.load("train")))}),
+        "Huber": lambda: Candidate(terms={"color": color(50.0, huber)}),
+        "313 bins": lambda: with_bins(generator),
         "no spectral norm": lambda: Candidate(discriminator=Plain),
         "no augmentation": lambda: Candidate(plain),
         "no EMA": lambda: Candidate({"ema_decay": None}),
-        "rate 2e-4": lambda: Candidate({"adversarial_lr": 2e-4}),
     }
     return makers.get(name, Candidate)()

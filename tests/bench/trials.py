@@ -71,9 +71,9 @@ def parse(about, names, epochs):
     return options
 
 
-def run_all(script, study, names, options):
+def run_all(script, study, names, options, seeds):
     """Run `script --one NAME SEED` for all that is not finished, two side by side: on two cores the fastest."""
-    jobs = [(name, seed) for seed, name in product(range(options.seeds), names)]
+    jobs = [(name, seed) for seed, name in product(range(seeds), names)]
 
     def _start(job):
         command = [sys.executable, script, "--one", *map(str, job), "--epochs", str(options.epochs)]
