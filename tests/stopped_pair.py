@@ -25,7 +25,7 @@ def main(last_step):
         return take(self, batch)
 
     step.TrainingStep.training_step = training_step
-    attention = {"bottleneck": "vit", "attention_at": 8}  # the command's run has them too
+    attention = {"bottleneck": "attention", "attention_at": 8}  # the command's run has them too
     changes = attention | {"precision": "fp32", "batch_size": 2, "warmup_epochs": 1, "checkpoint_minutes": 0.0}
     phases.train(Config.from_profile(**changes), ["warmup"])
 

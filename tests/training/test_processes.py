@@ -79,7 +79,7 @@ def commanded(tmp_path_factory):
     """What the command printed when it trained both phases, and its workspace."""
     workspace = tmp_path_factory.mktemp("commanded")
     fields = ("precision=fp32", "batch_size=2", "warmup_epochs=1", "adversarial_epochs=1", "run=pair")
-    fields += ("bottleneck=vit", "attention_at=8")
+    fields += ("bottleneck=attention", "attention_at=8")
     return launch("-m", "helpers.training", "--set", *fields, COLORIZE_WORKSPACE=str(workspace)), workspace
 
 
