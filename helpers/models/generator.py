@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from helpers.models.attention import SelfAttention2d, vit_bottleneck
 from helpers.models.blocks import ResidualBlock, UpBlock, binomial, download_weights, init_weights, pad_to_stride
+from helpers.models.hints import HintAttention, hint_conv
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GRAY_MEAN, GRAY_STD = 0.449, 0.226
+PALETTE = (3, 8, 6, 2)  # ab of six common colors for each third of a photo's height and eighth of the lightness
 
 
 def fold_conv1(conv: nn.Conv2d) -> nn.Conv2d:
@@ -41,27 +43,32 @@ class Encoder(nn.Module):
     """The convolutional part of a ResNet, fed with lightness (He et al. 2016).
 
     name: "resnet18" or "resnet34"; weights: a torchvision name such as "IMAGENET1K_V1", or None for weights
-    that were never trained. Takes L (N, 1, H, W) in [-1, 1], H and W multiples of 32; returns five feature
-    maps, from (N, 64, H/2, W/2) to (N, 512, H/32, W/32).
+    that were never trained; hints: whether it takes color hints too. Takes L (N, 1, H, W) in [-1, 1], H and W
+    multiples of 32, and hints (N, 3, H, W) or None; returns five feature maps, from (N, 64, H/2, W/2) to
+    (N, 512, H/32, W/32).
 
     Raises RuntimeError when pretrained weights can neither be found nor downloaded.
     """
 
     channels = (64, 64, 128, 256, 512)
 
-    def __init__(self, name: str = "resnet18", weights: str | None = "IMAGENET1K_V1"):
+    def __init__(self, name: str = "resnet18", weights: str | None = "IMAGENET1K_V1", hints: bool = False):
         super().__init__()
         resnet = load_resnet(name, weights)
         if weights is None:
             resnet.apply(init_weights)
         self.conv1 = fold_conv1(resnet.conv1)
+        self.hint_conv = hint_conv(64) if hints else None
         self.bn1, self.maxpool = resnet.bn1, resnet.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
 
-    def forward(self, L: Tensor) -> list[Tensor]:
+    def forward(self, L: Tensor, hints: Tensor | None = None) -> list[Tensor]:
         """Return the five feature maps, the largest first."""
         gray = (L + 1) / 2  # L*/100 stands for the gray value that ImageNet's statistics speak of
-        x = F.relu(self.bn1(self.conv1((gray - GRAY_MEAN) / GRAY_STD)), inplace=True)
+        x = self.conv1((gray - GRAY_MEAN) / GRAY_STD)
+        if hints is not None:
+            x = x + self.hint_conv(hints)
+        x = F.relu(self.bn1(x), inplace=True)
         features = [x]
         x = self.maxpool(x)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -88,7 +95,9 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Sizes that are no
     multiple of 32 are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. bottleneck and
     positions: see `make_bottleneck`; attention_at: 16, 8 or 4 puts a self-attention into the decoder, at 1/16, 1/8 or
-    1/4 of the size. The mixin remembers the constructor's arguments, so that a file of weights can make it again.
+    1/4 of the size; hints: it takes color hints too, (N, 3, H, W), see `hint_conv`, and carries a
+    `palette` of colors to propose. The mixin remembers the constructor's arguments, so that a file of weights can make
+    it again.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         bottleneck: str = "residual",
         attention_at: int = 0,
         positions: str = "conv",
+        hints: bool = False,
     ):
         super().__init__()
         self.bottleneck = make_bottleneck(bottleneck, res_blocks, positions)
@@ -109,15 +119,26 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
         self.head, self.smooth = nn.Conv2d(32, 2, 3, padding=1), binomial()
         self.apply(init_weights)
-        self.encoder = Encoder(encoder, weights)  # after the initialization, which must not reach it
+        self.look = HintAttention((64, 64, 32)) if hints else None
+        if hints:
+            self.register_buffer("palette", torch.zeros(PALETTE))
+        self.encoder = Encoder(encoder, weights, hints)  # after the initialization, which must not reach it
 
-    def forward(self, L: Tensor) -> Tensor:
-        """Return the predicted ab."""
-        height, width = L.shape[-2:]
-        *skips, x = self.encoder(pad_to_stride(L))
-        x = self.bottleneck(x)
+    def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
+        """Return the predicted ab; raises ValueError for hints that this generator was not made to take."""
+        if hints is not None:
+            if self.encoder.hint_conv is None:
+                raise ValueError("this generator takes no hints: notebook 07 makes one that does")
+            hints = pad_to_stride(hints)
+        (height, width), L = L.shape[-2:], pad_to_stride(L)
+        *skips, x = self.encoder(L, hints)
+        x, maps = self.bottleneck(x), []
         for up, skip, scale in zip(self.decoder, [*reversed(skips), None], (16, 8, 4, 2, 1), strict=True):
             x = up(x, skip)
             if self.attention_at == scale:
                 x = self.attention(x)
-        return torch.tanh(self.smooth(self.head(x)))[..., :height, :width]
+            maps.append(x)
+        ab = torch.tanh(self.smooth(self.head(x)))
+        if hints is not None:
+            ab = (ab + self.look(maps[-3:], L, ab, hints)).clamp(-1, 1)
+        return ab[..., :height, :width]
