@@ -74,6 +74,8 @@ class Config:
     warmup_rise: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises to that
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
+    hints_epochs: int = bounded(10, 1, 10**6)  # fine-tuning with color hints, notebook 07
+    hints_lr: float = bounded(1e-4, 1e-9, 1)
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine
     beta1: float = bounded(0.5, 0, 0.9999)
@@ -132,7 +134,12 @@ SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
 LAPTOP = VIVID | SCRATCH | {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"lambda_perc": 0.0}  # untrained, LPIPS adds nothing and takes most of a step
 SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
-SMOKE |= {"adversarial_epochs": 2, "ema_decay": 0.9, "seed": 24}  # seed 24: ordinary photos to measure on
+SMOKE |= {
+    "adversarial_epochs": 2,
+    "hints_epochs": 2,
+    "ema_decay": 0.9,
+    "seed": 24,
+}  # seed 24: ordinary photos to measure on
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "smoke": SCRATCH | SMOKE}
 
 

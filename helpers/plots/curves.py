@@ -74,20 +74,27 @@ def draw_all(
 class LiveFigure:
     """One figure that is drawn anew after each epoch: losses, validation, and the same photos as they are colored now.
 
-    truth: the validation photos, uint8 (N, 3, H, W), of which the first `count` are shown.
+    truth: the validation photos, uint8 (N, 3, H, W), of which the first `count` are shown; metrics: what to draw of
+    the validation.
     """
 
-    def __init__(self, truth: Tensor, count: int = 8, name: str | None = None):
-        self.truth, self.count, self.name = truth[:count], count, name
+    def __init__(
+        self,
+        truth: Tensor,
+        count: int = 8,
+        name: str | None = None,
+        metrics: Sequence[str] = ("L1", "colorfulness"),
+    ):
+        self.truth, self.count, self.name, self.metrics = truth[:count], count, name, metrics
         self.film, self.handle = [], None
 
     def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
         """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as colored now."""
         self.film.append((len(history), colorized[: self.count].clone()))
-        height = 2.6 * (1 if len(panels_of(steps)) <= 2 else 2)
+        height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
         figure = plt.figure(figsize=(13, height + 4.8), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[height, 4.8])
-        draw_all(upper, steps, history, ("L1", "colorfulness"), columns=4 if height < 3 else 3)
+        draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
         shown = {"gray": images.grayed(self.truth), f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
         images.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
         picture = images.finish(figure, self.name)

@@ -18,13 +18,15 @@ from helpers.runs.weights import arguments_of, settings_of
 
 NO_MATTER = {"show_folder", "photos_folder", "memory_gb", "compile", "checkpoint_minutes", "profile", "run", "n_photos"}
 ADVERSARIAL = {"adversarial_epochs", "adversarial_lr", "discriminator_lr", "n_critic", "patience", "keep"}
-ADVERSARIAL |= {"lambda_l1", "lambda_perc"}  # of no matter to a warmup
+ADVERSARIAL |= {"lambda_l1", "lambda_perc"}
+HINTS = {"hints_epochs", "hints_lr"}
+OF_OTHERS = {"warmup": ADVERSARIAL | HINTS, "adversarial": HINTS}  # of no matter to a phase
 LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
 
 
 def fingerprint(trainer: Any) -> dict[str, Any]:
     """Return what must be the same for a training to go on: configuration, losses, augmentation, photos, networks."""
-    left_out = NO_MATTER | (ADVERSARIAL if trainer.phase == "warmup" else set())
+    left_out = NO_MATTER | OF_OTHERS.get(trainer.phase, set())
     told = {name: value for name, value in asdict(trainer.cfg).items() if name not in left_out}
     for role, terms in (("", trainer.terms), ("discriminator's ", trainer.discriminator_terms)):
         told |= {f"weight of {role}{term.name}": float(term.weight) for term in terms}

@@ -14,7 +14,7 @@ from helpers.data.dataset import PhotoSet
 from helpers.runs.files import write_atomically
 from helpers.runs.weights import load_generator, missing, save_generator
 
-MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training"}
+MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
 SHARED += ("bottleneck", "attention_at", "positions")
 
@@ -22,9 +22,9 @@ SHARED += ("bottleneck", "attention_at", "positions")
 class Run:
     """A training run by its name: the folder `runs/<name>` of the workspace.
 
-    It holds, per phase ("warmup", "adversarial"): `<phase>.safetensors` (the generator for use), `<phase>.json` (the
-    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step) and
-    `<phase>_manifest.csv` (the photos).
+    It holds, per phase ("warmup", "adversarial", "hints"): `<phase>.safetensors` (the generator for use),
+    `<phase>.json` (the configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step)
+    and `<phase>_manifest.csv` (the photos).
     """
 
     def __init__(self, name: str):
@@ -42,7 +42,7 @@ class Run:
     def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
         """Make room for a phase: what an earlier one of the same name left is archived, never lost.
 
-        photos: the prepared `PhotoSet`; start: name of the run whose warmup an adversarial phase goes on from.
+        photos: the prepared `PhotoSet`; start: name of the run whose generator the phase goes on from.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         old = list(self.path.glob(f"{phase}*"))

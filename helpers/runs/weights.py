@@ -73,7 +73,8 @@ def _make_again(metadata: dict[str, str], path: Path) -> nn.Module:
     if kind is None:
         raise NameError(f"{path} holds a network of the class {name}, which is not known here: run its cell first.")
     if kind is Generator:
-        Config(**{key: value for key, value in arguments.items() if key != "weights"})  # what a stranger may ask for
+        known = arguments.keys() - {"weights", "hints"}
+        Config(**{name: arguments[name] for name in known})  # what a stranger may ask for
     return _make(kind, arguments)
 
 

@@ -20,6 +20,7 @@ class Colorization:
     To train something else with the same trainer, hand over an object with these methods (`Trainer(task=...)`).
     """
 
+    phase = ""  # its name where it is a phase of its own; else "warmup" or, with a discriminator, "adversarial"
     monitor = "L1"  # the validation metric whose lowest value is the best
 
     def batch(self, rgb: Tensor) -> Batch:
