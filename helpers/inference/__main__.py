@@ -5,10 +5,11 @@ from pathlib import Path
 
 from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.folder import JPEG, colorize_file, colorize_folder
+from helpers.inference.hints import Hint, read_hints
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Colorize what the command line names."""
+def command() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description="Colorize a photo, or a folder of photos, at their own size.")
     parser.add_argument("source", type=Path, metavar="IN")
     parser.add_argument("target", type=Path, metavar="OUT")
@@ -16,12 +17,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quality", type=int, default=95, help="of JPEG files, 1 to 100")
     parser.add_argument("--format", choices=("jpeg", "png"), default="", help="without it, each photo keeps its own")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo's prediction")
+    parser.add_argument("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place")
+    parser.add_argument("--hints", metavar="FILE", help="JSON, a list of hints with x, y and color")
     for name, kind in (("input-size", int), ("saturation", float), ("denoise", float), ("contrast", float)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name.replace("-", "_")))
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Colorize what the command line names."""
+    parser = command()
     given = vars(parser.parse_args(arguments))
     source, target, weights, quality, file_format = map(given.pop, ("source", "target", "weights", "quality", "format"))
+    points, file = given.pop("hint"), given.pop("hints")
     try:
+        hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
         if source.is_dir():
+            if hints:
+                raise ValueError("hints are for one photo: name a photo, not a folder")
             colorize_folder(source, target, Colorizer(weights), quality, file_format, **given)
             return
         if target.suffix.lower() not in (*JPEG, ".png"):
@@ -30,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
         colorizer = Colorizer(weights)
         print(f"weights: {colorizer}")
-        colorize_file(source, target, colorizer, colorizer.options(**given), quality)
+        colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
     except (OSError, ValueError, NameError) as error:
         parser.error(str(error))
 

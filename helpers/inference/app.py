@@ -14,8 +14,9 @@ import gradio as gr
 from PIL import Image
 
 from helpers.data.photos import read_rgb, reduced
+from helpers.inference import painting
 from helpers.inference.colorizer import Colorizer, Options
-from helpers.inference.folder import colorize_file, target_of
+from helpers.inference.folder import colorize_file, result_in
 
 PREVIEW = 900  # pixels on the shorter side of what the page shows; the download is of full size
 KEPT = 24 * 3600  # seconds for which the page's own copies of uploads and results stay on the disk
@@ -30,10 +31,9 @@ def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: Optio
 
     Raises ValueError or OSError that names a file which is no photo.
     """
-    path, place = Path(file), Path(tempfile.mkdtemp(dir=folder))  # two photos may have one name
-    target = target_of(path, path.parent, place, "")
-    target = target.with_stem(f"{target.stem}-in-color")
-    shown = {"before": read_rgb(path)}
+    path, shown = Path(file), {"before": read_rgb(file)}
+    target = result_in(folder, path)
+    place = target.parent
     colorize_file(path, target, colorizer, options)
     shown["after"] = read_rgb(target)
     for name, rgb in shown.items():
@@ -71,33 +71,43 @@ def show(results: list[dict[str, str]]) -> None:
 def build(colorizer: Colorizer | None = None) -> gr.Blocks:
     """Return the page, ready to `launch`; without a `Colorizer`, with the weights that were trained last."""
     colorizer = colorizer or Colorizer()
-    size = colorizer.input_size
     with gr.Blocks(title="Colorize your photos", delete_cache=(3600, KEPT)) as page:
         page.folder = tempfile.TemporaryDirectory(prefix="colorize-", ignore_cleanup_errors=True)
         gr.Markdown(f"{INTRODUCTION} Weights: {colorizer}.")
-        results = gr.State([])
-        with gr.Row():
-            with gr.Column(scale=1):
-                files = gr.File(label="Photos", file_count="multiple", height=180)
-                sizes = min(64, size), max(768, size), size
-                fields = {
-                    "saturation": gr.Slider(0, 3, 1, step=0.05, label="Saturation", info="0 is gray, 1 as predicted"),
-                    "input_size": gr.Slider(*sizes, step=1, label="Input size", info="pixels that the network sees"),
-                    "flip": gr.Checkbox(label="Average with the mirrored photo"),
-                    "denoise": gr.Slider(0, 30, 0, step=1, label="Remove noise"),
-                    "contrast": gr.Slider(0, 10, 0, step=0.5, label="Raise contrast"),
-                }
-            with gr.Column(scale=3):
-                gr.render(inputs=results)(show)
-
-        def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
-            options = colorizer.options(**dict(zip(fields, values, strict=True)))
-            return colorize_uploads(files, colorizer, page.folder.name, options, progress)
-
-        inputs = [files, *fields.values()]
-        changed = [part.change for part in inputs]
-        gr.on(changed, _colorize, inputs, results, trigger_mode="always_last")  # a slider that is dragged changes often
+        with gr.Tab("Photos"):
+            photos_tab(colorizer, page.folder.name)
+        with gr.Tab("Hints"):
+            if colorizer.takes_hints:
+                painting.build(colorizer, page.folder.name)
+            else:
+                gr.Markdown("These weights take no color hints. Notebook 07_hints makes some that do.")
     return page
+
+
+def photos_tab(colorizer: Colorizer, folder: str) -> None:
+    """Lay out the tab for photos without hints; results are written below a folder."""
+    size, results = colorizer.input_size, gr.State([])
+    with gr.Row():
+        with gr.Column(scale=1):
+            files = gr.File(label="Photos", file_count="multiple", height=180)
+            sizes = min(64, size), max(768, size), size
+            fields = {
+                "saturation": gr.Slider(0, 3, 1, step=0.05, label="Saturation", info="0 is gray, 1 as predicted"),
+                "input_size": gr.Slider(*sizes, step=1, label="Input size", info="pixels that the network sees"),
+                "flip": gr.Checkbox(label="Average with the mirrored photo"),
+                "denoise": gr.Slider(0, 30, 0, step=1, label="Remove noise"),
+                "contrast": gr.Slider(0, 10, 0, step=0.5, label="Raise contrast"),
+            }
+        with gr.Column(scale=3):
+            gr.render(inputs=results)(show)
+
+    def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
+        options = colorizer.options(**dict(zip(fields, values, strict=True)))
+        return colorize_uploads(files, colorizer, folder, options, progress)
+
+    inputs = [files, *fields.values()]
+    changed = [part.change for part in inputs]
+    gr.on(changed, _colorize, inputs, results, trigger_mode="always_last")  # a slider that is dragged changes often
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """Colorizing one photo of any kind and size, at its own size."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from helpers import workspace
 from helpers.color import rgb_to_L_ab
 from helpers.config import bounded, check_fields
 from helpers.data.photos import reduced, to_rgb, to_tensor
+from helpers.inference.hints import Hint, hint_maps
 from helpers.inference.upscaling import enlarger, to_photo
 from helpers.runs.run import find_run
 from helpers.runs.weights import load_generator
@@ -85,6 +87,11 @@ class Colorizer:
         name = f"{self.weights.parent.name}/{self.weights.name}" if self.weights else "a generator"
         return f"{name}, trained at {self.input_size} px"
 
+    @property
+    def takes_hints(self) -> bool:
+        """Whether the generator follows color hints."""
+        return getattr(getattr(self.generator, "encoder", None), "hint_conv", None) is not None
+
     def fingerprint(self) -> str:
         """Return eight digits that another training would not have."""
         some = torch.cat([weights.detach().flatten()[:64].float().cpu() for weights in self.generator.parameters()])
@@ -96,22 +103,44 @@ class Colorizer:
         return Options(**{"input_size": self.input_size} | given)
 
     @torch.inference_mode()
-    def predict(self, L: Tensor, flip: bool = False) -> Tensor:
-        """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1]; of any size, even one pixel."""
+    def predict(self, L: Tensor, flip: bool = False, hints: Tensor | None = None) -> Tensor:
+        """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1]; of any size, even one pixel.
+
+        hints: maps (N, 3, h, w), see `training/hints.py`. Raises ValueError where the generator takes none.
+        """
         height, width = L.shape[-2:]
         small = (0, max(0, 33 - width), 0, max(0, 33 - height))
-        x = nn.functional.pad(L, small, mode="replicate").to(self.accelerator.device)
+        inputs = [nn.functional.pad(x, small, mode="replicate") for x in (L, hints) if x is not None]
+        inputs = [x.to(self.accelerator.device) for x in inputs]
         with self.accelerator.autocast():
-            ab = self.generator(x).float()
+            ab = self.generator(*inputs).float()
             if flip:
-                ab = (ab + self.generator(x.flip(-1)).float().flip(-1)) / 2
+                ab = (ab + self.generator(*(x.flip(-1) for x in inputs)).float().flip(-1)) / 2
         return ab[..., :height, :width].cpu()
 
-    def __call__(self, photo: Any, **options: Any) -> np.ndarray:
-        """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`."""
+    def colors(
+        self, L: Tensor, options: Options, hints: Sequence[Hint | np.ndarray] = (), photo: tuple[int, int] = (1, 1)
+    ) -> Tensor:
+        """Return ab (2, h, w) in [-1, 1] for L (1, 1, h, w): as predicted, more or less saturated; hints as they say.
+
+        hints: see `hint_maps`; photo: the full photo's height and width, which points are given in.
+        """
+        if not len(hints):
+            return self.predict(L, options.flip)[0] * options.saturation
+        said = hint_maps(hints, photo, L.shape[-2:])
+        # the network is told what becomes the color that was said when the saturation has been turned
+        told = torch.cat([(said[:, :2] / max(options.saturation, 0.2)).clamp(-1, 1), said[:, 2:]], 1)
+        ab = self.predict(L, options.flip, told) * options.saturation
+        return torch.where(said[:, 2:] > 0, said[:, :2], ab)[0]
+
+    def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray] = (), **options: Any) -> np.ndarray:
+        """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`.
+
+        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be followed.
+        """
         options = self.options(**options)
         rgb, L = preprocess(photo, options)
-        return render(rgb, self.predict(L, options.flip)[0] * options.saturation)
+        return render(rgb, self.colors(L, options, hints, rgb.shape[:2]))
 
 
 @torch.inference_mode()

@@ -3,7 +3,9 @@
 import errno
 import io
 import json
+import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tqdm.auto import tqdm
 from helpers import workspace
 from helpers.data.photos import list_photos
 from helpers.inference.colorizer import Colorizer, Options, preprocess, render
+from helpers.inference.hints import Hint
 from helpers.runs.files import locked, write_atomically
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
@@ -32,15 +35,28 @@ def target_of(path: Path, source: Path, target: Path, file_format: str) -> Path:
     return target / (relative if same else relative.with_name(relative.name + ending))
 
 
-def colorize_file(source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95) -> None:
-    """Colorize one photo file into another, with its EXIF data and color profile.
+def result_in(folder: str, path: Path) -> Path:
+    """Return a new place below a folder for a photo's colorized version; two photos may have one name."""
+    target = target_of(path, path.parent, Path(tempfile.mkdtemp(dir=folder)), "")
+    return target.with_stem(f"{target.stem}-in-color")
+
+
+def colorize_file(
+    source: Path,
+    target: Path,
+    colorizer: Colorizer,
+    options: Options,
+    quality: int = 95,
+    hints: Sequence[Hint | np.ndarray] = (),
+) -> None:
+    """Colorize one photo file into another, with its EXIF data and color profile; hints: see `hint_maps`.
 
     Raises ValueError for a photo that cannot be read or colorized, OSError for a target that cannot be written.
     """
     try:
         rgb, L = preprocess(source, options)
         with PREDICTING:
-            ab = colorizer.predict(L, options.flip)[0] * options.saturation
+            ab = colorizer.colors(L, options, hints, rgb.shape[:2])
         content = encoded(render(rgb, ab), source, target, quality)
     except (OSError, ValueError) as error:
         raise ValueError(str(error)) from error

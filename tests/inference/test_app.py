@@ -2,17 +2,14 @@
 
 import io
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import urllib.request
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import numpy as np
 import odd_photos
 import pytest
+from browsing import LONG, UPLOAD, free_port, needs_browser, served
 from notebook_tools import PROJECT
 from PIL import Image
 
@@ -20,40 +17,6 @@ from helpers.config import Config
 from helpers.inference.colorizer import Colorizer
 from helpers.plots import images
 from helpers.runs.run import Run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
-UPLOAD = "input[type=file]"
-LONG = 120_000  # ms
-
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def answers(address):
-    try:
-        return urllib.request.urlopen(address, timeout=5).status == 200
-    except OSError:
-        return False
-
-
-@contextmanager
-def served(workspace, port):
-    """Run the page as `make app` does, in a process of its own."""
-    env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "helpers.inference.app", "--port", str(port)]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            while not answers(f"http://127.0.0.1:{port}"):
-                assert process.poll() is None, process.stdout.read()
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +31,6 @@ def address(tmp_path_factory, loud_generator):
         run.save("adversarial", loud_generator, Config.from_profile())
     with served(workspace, free_port()) as place:
         yield place
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
