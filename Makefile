@@ -6,6 +6,7 @@
 # make test-colab                   the same against the packages that Colab has preinstalled
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
+# make hints-bench                  what hints bring, of the generator that notebook 07 left
 # make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
@@ -17,7 +18,7 @@ BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks stress
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -42,7 +43,7 @@ check:
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
 # the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: CHECKED = notebooks/0[3-6]* notebooks/solutions/0[456]*
+check-series: CHECKED = notebooks/0[3-7]* notebooks/solutions/0[4567]*
 check-others: CHECKED = notebooks/0[128]* notebooks/solutions/0[1238]*
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
@@ -64,6 +65,9 @@ ablation: $(VENV)/installed
 
 compare-bottlenecks: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/bottlenecks.py
+
+hints-bench: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/hints.py
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

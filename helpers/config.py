@@ -74,8 +74,8 @@ class Config:
     warmup_rise: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises to that
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
-    hints_epochs: int = bounded(10, 1, 10**6)  # fine-tuning with color hints, notebook 07
-    hints_lr: float = bounded(1e-4, 1e-9, 1)
+    hints_epochs: int = bounded(8, 1, 10**6)  # fine-tuning with color hints, notebook 07
+    hints_lr: float = bounded(2e-4, 1e-9, 1)
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine
     beta1: float = bounded(0.5, 0, 0.9999)

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 import pytest
 from notebook_tools import PROJECT
 
+from helpers.config import Config
+from helpers.runs.run import Run
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-sync")
 PAINTS = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # WebGL without a GPU
@@ -34,9 +37,16 @@ def answers(address):
 
 
 @contextmanager
-def served(workspace, port):
-    """Run the page as `make app` does, in a process of its own."""
+def served(workspace, phase, generator):
+    """Run the page as `make app` does, in a process of its own, with a generator that a phase has left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLORIZE_WORKSPACE", str(workspace))
+        patch.setenv("COLORIZE_PROFILE", "smoke")
+        run = Run("mine")
+        run.path.mkdir(parents=True)
+        run.save(phase, generator, Config.from_profile())
     env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    port = free_port()
     command = [sys.executable, "-m", "helpers.inference.app", "--port", str(port)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:

@@ -39,10 +39,10 @@ class HintAttention(nn.Module):
         super().__init__()
         self.embed = nn.ModuleList([nn.Conv2d(count, width, 1, bias=False) for count in channels])
         for conv in self.embed:
-            nn.init.normal_(conv.weight, std=0.5 / sum(channels) ** 0.5)
-        # b, and logarithms of the reach in position (of the shorter side) and in L; a tenth of them, for Adam moves
-        # all numbers by about the learning rate, and these have a longer way to go than weights
-        self.knobs = nn.Parameter(torch.tensor([5.0, math.log(0.12), math.log(0.25)]) / 10)
+            nn.init.normal_(conv.weight, std=1 / sum(channels) ** 0.5)
+        # b, and logarithms of the reach in position (of the shorter side), in L and in the embedding; a tenth of them,
+        # for Adam moves all numbers by about the learning rate, and these have a longer way to go than weights
+        self.knobs = nn.Parameter(torch.tensor([5.0, math.log(0.15), math.log(0.25), math.log(1.0)]) / 10)
 
     def places(self, features: Sequence[Tensor], L: Tensor) -> Tensor:
         """Return where each pixel lies in the space that likeness is measured in: (N, width + 3, H, W)."""
@@ -52,8 +52,8 @@ class HintAttention(nn.Module):
         embedding = sum(F.interpolate(x, size, mode="bilinear") for x in maps)
         rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)
-        reach, alike = (10 * self.knobs[1:]).exp()
-        return torch.cat([embedding, grid / reach, L / alike], 1)
+        reach, alike, looks = (10 * self.knobs[1:]).exp()
+        return torch.cat([embedding / looks, grid / reach, L / alike], 1)
 
     @torch.compiler.disable  # how many cells hold hints is known at run time alone
     def forward(self, features: Sequence[Tensor], L: Tensor, ab: Tensor, hints: Tensor) -> Tensor:

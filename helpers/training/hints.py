@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from helpers.color import L_ab_to_rgb
 from helpers.data.batches import Batch, Batches, lab_batch
 from helpers.data.hints import Squares, draw_squares, fixed_hints, fixed_squares, hints_of
 from helpers.evaluation import metrics
@@ -19,7 +20,7 @@ from helpers.training.step import Colorization
 HINT_PARTS = ("encoder.hint_conv.", "look.", "palette")  # of a generator, that only one with hints has
 
 
-def paste(rgb: Tensor, share: float = 0.5, largest: float = 0.35) -> Tensor:
+def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
     """Paste an ellipse out of another photo into some of a batch, (N, 3, H, W) in [0, 1] (CutMix, Yun et al. 2019).
 
     share: of the photos; largest: half axis, of the side. It teaches hints to stop at an object's outline.
@@ -42,12 +43,19 @@ class HintedColorization(Colorization):
     """The trainer's task with hints: drawn anew for each batch, always the same in validation.
 
     draw(height, width): returns the squares of one photo. counts: the numbers of hints that validation measures.
+    teacher: a generator whose colors are the aim for photos that come without any hint, in place of the truth; what
+    it knows is not unlearned (Li and Hoiem 2016, arXiv 1606.09282).
     """
 
     phase = "hints"
 
-    def __init__(self, draw: Callable[[int, int], Squares] = draw_squares, counts: Sequence[int] = (0, 1, 5, 10, 50)):
-        self.draw, self.counts = draw, tuple(counts)
+    def __init__(
+        self,
+        draw: Callable[[int, int], Squares] = draw_squares,
+        counts: Sequence[int] = (0, 1, 5, 10, 50),
+        teacher: nn.Module | None = None,
+    ):
+        self.draw, self.counts, self.teacher = draw, tuple(counts), teacher
 
     @property
     def columns(self) -> list[str]:
@@ -58,7 +66,13 @@ class HintedColorization(Colorization):
         """Return a batch of photos, rgb (N, 3, H, W) in [0, 1], with hints."""
         plain = lab_batch(rgb)
         squares = [self.draw(*rgb.shape[-2:]) for _ in rgb]
-        return HintedBatch(plain.L, plain.ab, rgb, hints_of(plain.ab, squares))
+        batch = HintedBatch(plain.L, plain.ab, rgb, hints_of(plain.ab, squares))
+        bare = [i for i, places in enumerate(squares) if not places]
+        if self.teacher is not None and bare:
+            with torch.no_grad():
+                batch.ab[bare] = self.teacher(batch.L[bare]).float()
+                batch.rgb[bare] = L_ab_to_rgb(batch.L[bare], batch.ab[bare])
+        return batch
 
     def inputs(self, batch: HintedBatch) -> tuple[Tensor, ...]:
         """Return what the generator gets of a batch."""

@@ -1,7 +1,12 @@
-"""A browser for the tests of the page."""
+"""A browser for the tests of the page, and a generator that takes hints."""
 
 import pytest
+import torch
 from browsing import CHROMIUM, PAINTS, QUIET
+from skimage.data import coffee
+
+from helpers.models.generator import Generator
+from helpers.training.hints import common_colors
 
 
 @pytest.fixture(scope="module")
@@ -12,3 +17,16 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *PAINTS])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def hinted_generator():
+    """A generator whose hints matter, though it was never trained."""
+    torch.manual_seed(0)
+    generator = Generator(weights=None, res_blocks=0, hints=True)
+    with torch.no_grad():
+        generator.head.weight.mul_(5)
+        torch.nn.init.normal_(generator.encoder.hint_conv.weight, std=0.05)
+        generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
+    generator.trained_size = 64
+    return generator.eval()

@@ -9,27 +9,18 @@ from importlib.metadata import version
 import numpy as np
 import odd_photos
 import pytest
-from browsing import LONG, UPLOAD, free_port, needs_browser, served
+from browsing import LONG, UPLOAD, needs_browser, served
 from notebook_tools import PROJECT
 from PIL import Image
 
-from helpers.config import Config
 from helpers.inference.colorizer import Colorizer
 from helpers.plots import images
-from helpers.runs.run import Run
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, loud_generator):
     """Where the page is served, with a model whose colors are strong."""
-    workspace = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLORIZE_WORKSPACE", str(workspace))
-        patch.setenv("COLORIZE_PROFILE", "smoke")
-        run = Run("mine")
-        run.path.mkdir(parents=True)
-        run.save("adversarial", loud_generator, Config.from_profile())
-    with served(workspace, free_port()) as place:
+    with served(tmp_path_factory.mktemp("served"), "adversarial", loud_generator) as place:
         yield place
 
 

@@ -4,16 +4,10 @@ import io
 
 import numpy as np
 import pytest
-import torch
-from browsing import free_port, needs_browser, served
+from browsing import needs_browser, served
 from PIL import Image
 from skimage.color import rgb2lab
 from skimage.data import coffee
-
-from helpers.config import Config
-from helpers.models.generator import Generator
-from helpers.runs.run import Run
-from helpers.training.hints import common_colors
 
 LONG = 30_000  # ms
 EDITOR, RESULT, LIKELY = "#hints-editor", "#hints-result img", "#hints-likely"
@@ -22,27 +16,8 @@ PLACE = (0.4, 0.3)  # of a stroke's middle, as shares of width and height
 
 
 @pytest.fixture(scope="module")
-def generator():
-    """A generator that was never trained, whose colors keep near the hints."""
-    torch.manual_seed(0)
-    generator = Generator(weights=None, res_blocks=0, hints=True)
-    with torch.no_grad():
-        generator.head.weight.mul_(5)
-        torch.nn.init.normal_(generator.encoder.hint_conv.weight, std=0.05)
-        generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
-    return generator.eval()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory, generator):
-    workspace = tmp_path_factory.mktemp("served")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLORIZE_WORKSPACE", str(workspace))
-        patch.setenv("COLORIZE_PROFILE", "smoke")
-        run = Run("mine")
-        run.path.mkdir(parents=True)
-        run.save("hints", generator, Config.from_profile())
-    with served(workspace, free_port()) as place:
+def address(tmp_path_factory, hinted_generator):
+    with served(tmp_path_factory.mktemp("served"), "hints", hinted_generator) as place:
         yield place
 
 

@@ -15,7 +15,6 @@ from helpers.config import Config
 from helpers.inference.__main__ import main
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.hints import Hint, hint_maps, read_hints
-from helpers.models.generator import Generator
 from helpers.runs.run import Run
 from helpers.runs.weights import save_generator
 
@@ -27,20 +26,8 @@ def lab_of(color):
 
 
 @pytest.fixture(scope="module")
-def generator():
-    """A generator whose hints matter, though it was never trained."""
-    torch.manual_seed(0)
-    generator = Generator(weights=None, res_blocks=0, hints=True)
-    with torch.no_grad():
-        generator.head.weight.mul_(5)
-        torch.nn.init.normal_(generator.encoder.hint_conv.weight, std=0.1)
-    generator.trained_size = 64
-    return generator.eval()
-
-
-@pytest.fixture(scope="module")
-def colorizer(generator):
-    return Colorizer(generator, "fp32")
+def colorizer(hinted_generator):
+    return Colorizer(hinted_generator, "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -138,18 +125,18 @@ def test_weights_that_know_no_hints_say_so(photo, loud_generator):
         Colorizer(loud_generator, "fp32")(photo, [Hint(1, 1, RED)])
 
 
-def test_weights_in_half_precision_follow_hints_too(generator, photo, tmp_path):
-    save_generator(tmp_path / "hints.safetensors", generator, Config.from_profile())
+def test_weights_in_half_precision_follow_hints_too(hinted_generator, photo, tmp_path):
+    save_generator(tmp_path / "hints.safetensors", hinted_generator, Config.from_profile())
     colored = Colorizer(tmp_path / "hints.safetensors", "bf16")(photo, [Hint(150, 60, "#907060")])
     assert np.hypot(*(rgb2lab(colored)[60, 150] - lab_of((0x90, 0x70, 0x60)))[1:]) < 2
 
 
 @pytest.fixture
-def trained(generator):
+def trained(hinted_generator):
     """A run whose last phase left a generator with hints."""
     run = Run("mine")
     run.path.mkdir(parents=True)
-    run.save("hints", generator, Config.from_profile())
+    run.save("hints", hinted_generator, Config.from_profile())
 
 
 def test_the_command_takes_points_and_a_file(trained, tmp_path, photo):
