@@ -12,7 +12,7 @@ from helpers.data.hints import draw_squares, fixed_hints, fixed_squares, hints_o
 from helpers.evaluation.hints import colorize_with
 from helpers.models.generator import Generator
 from helpers.runs.run import Run, find_run
-from helpers.training.hints import HintedColorization, common_colors, with_hints
+from helpers.training.hints import HintedColorization, common_colors, paste, with_hints
 from helpers.training.losses import color_term
 from helpers.training.trainer import Trainer
 
@@ -174,3 +174,21 @@ def test_the_colors_that_are_proposed_are_those_that_photos_have():
         assert (palette[third, lightness, 0] - pixel.ab.flatten()).abs().max() < 6 / 128, third
     distance = (palette[..., None, :] - palette[..., None, :, :]).abs().amax(-1) + torch.eye(6)
     assert distance[1, 4].min() > 0  # no color twice
+
+
+def test_where_no_hint_is_drawn_the_aim_is_what_the_teacher_says(photos):
+    teacher, drawn = loud(), iter([[], [(3, 3, 5)], []])
+    batch = HintedColorization(lambda height, width: next(drawn), teacher=teacher).batch(photos[:3].float() / 255)
+    truth = lab_batch(photos[:3].float() / 255)
+    with torch.no_grad():
+        said = teacher(truth.L[[0, 2]])
+    assert torch.allclose(batch.ab[[0, 2]], said, atol=1e-5) and torch.equal(batch.ab[1], truth.ab[1])
+    assert torch.equal(batch.hints[[0, 2]], torch.zeros(2, 3, 64, 64)) and batch.hints[1, 2].sum() == 25
+
+
+def test_objects_are_pasted_from_other_photos(photos):
+    rgb = photos[:8].float() / 255
+    pasted = paste(rgb, share=1.0)
+    own, other = ((pasted == source).all(1) for source in (rgb, rgb.roll(1, 0)))
+    assert (own | other).all() and (~own).any((1, 2)).sum() >= 6  # an ellipse may lie where both photos are the same
+    assert torch.equal(paste(rgb, share=0.0), rgb)
