@@ -132,6 +132,7 @@ VIVID = {"batch_size": 16, "schedule": "cosine", "ema_decay": 0.99, "color_loss"
 VIVID |= {"warmup_lr": 4e-4, "warmup_rise": 75, "adversarial_epochs": 6, "keep": "last"}
 SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
 LAPTOP = VIVID | SCRATCH | {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 3}
+LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and no other was better: tests/bench/BOTTLENECKS.md
 LAPTOP |= {"lambda_perc": 0.0}  # untrained, LPIPS adds nothing and takes most of a step
 SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
 SMOKE |= {

@@ -17,7 +17,7 @@ from helpers.models.blocks import count_parameters
 from helpers.models.generator import Generator
 
 KINDS = {
-    "residual": {"bottleneck": "residual"},
+    "residual": {"bottleneck": "residual", "res_blocks": 9},
     "residual, 4 blocks": {"bottleneck": "residual", "res_blocks": 4},
     "identity": {"bottleneck": "identity"},
     "attention": {"bottleneck": "attention"},
