@@ -60,7 +60,7 @@ class Trainer(TrainingEpoch):
         self.cfg, self.accelerator, self.terms, self.perceptual = cfg, accelerator, terms, perceptual
         self.discriminator_terms = d_terms or (discriminator_terms() if discriminator else [])
         self.make_optimizer, self.task = optimizer or adam(cfg), task or Colorization()
-        self.phase = self.task.phase or ("adversarial" if discriminator else "warmup")
+        self.phase = getattr(self.task, "phase", "") or ("adversarial" if discriminator else "warmup")
         self.run, self.photos, self.start = Run(cfg.run), photos, start
         self._load_photos(augment or [])
         self.epochs = getattr(cfg, f"{self.phase}_epochs")

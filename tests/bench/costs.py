@@ -11,6 +11,7 @@ import time
 
 import pandas as pd
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.models.blocks import count_parameters
@@ -61,7 +62,7 @@ def costs(names, sizes, large):
         generator = made(name)
         rows[name] = {"million parameters": count_parameters(generator) / 1e6}
         for size in sizes:
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # what it can see into
                 step(generator, size, 1)
             rows[name][f"GFLOP, {size} px"] = counter.get_total_flops() / 1e9  # of a training step
             rows[name][f"time, {size} px"] = beside(residual, generator, size)

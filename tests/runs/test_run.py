@@ -57,8 +57,8 @@ def test_the_architecture_travels_with_the_weights(tmp_path, cfg, sample_photos)
     run.begin("adversarial", cfg, sample_photos)
     run.save("adversarial", Generator("resnet34", None, res_blocks=2), cfg)
     loaded = load_generator(run.file("adversarial"))
-    wanted = {"encoder": "resnet34", "weights": None, "res_blocks": 2}
-    assert arguments_of(loaded) == wanted | {"bottleneck": "residual", "attention_at": 0, "positions": "conv"}
+    wanted = {"encoder": "resnet34", "weights": None, "res_blocks": 2, "bottleneck": "residual", "attention_at": 0}
+    assert arguments_of(loaded) == wanted | {"positions": "conv", "hints": False}
     assert len(loaded.bottleneck) == 2 and len(loaded.encoder.layer3) == 6
 
 
