@@ -135,12 +135,8 @@ LAPTOP = VIVID | SCRATCH | {"size": 128, "val_photos": 64, "warmup_epochs": 8, "
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and no other was better: tests/bench/BOTTLENECKS.md
 LAPTOP |= {"lambda_perc": 0.0}  # untrained, LPIPS adds nothing and takes most of a step
 SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
-SMOKE |= {
-    "adversarial_epochs": 2,
-    "hints_epochs": 2,
-    "ema_decay": 0.9,
-    "seed": 24,
-}  # seed 24: ordinary photos to measure on
+SMOKE |= {"adversarial_epochs": 2, "hints_epochs": 2, "ema_decay": 0.9}
+SMOKE |= {"seed": 24}  # ordinary photos to measure on
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "smoke": SCRATCH | SMOKE}
 
 
