@@ -111,6 +111,7 @@ def _network(network: torch.nn.Module | None, seen: tuple[int, ...] = ()) -> str
     parts = [part for part in (network.modules() if network is not None else ()) if type(part).__module__ == "__main__"]
     told = [meaning(kind, seen) for kind in {type(part): None for part in parts}]
     told += [meaning(settings_of(part), seen) for part in parts]
+    told += [name for name, value in (network.named_parameters() if network else ()) if not value.requires_grad]
     return f"{type(network).__name__} {arguments_of(network)} {_digest(repr([str(network), *told]))}"
 
 
