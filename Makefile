@@ -61,7 +61,8 @@ bench: $(VENV)/installed
 	$(BIN)/python tests/bench/run.py
 
 ablation: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/ablation.py
+	@# its warmup is a run of its own, which nothing else should take for the one that was trained last
+	PYTHONPATH=. COLORIZE_WORKSPACE="$${COLORIZE_WORKSPACE:-artifacts}/ablation" $(BIN)/python tests/bench/ablation.py
 
 compare-bottlenecks: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/bottlenecks.py

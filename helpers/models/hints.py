@@ -29,10 +29,10 @@ def squared(vectors: Tensor) -> Tensor:
 class HintAttention(nn.Module):
     """Let every pixel look at the hints, and take over what they correct, the more the nearer and the more alike.
 
-    Pixel p has a place u_p: its position and lightness, and an embedding of its features by a small perceptron (all
-    1x1 convolutions before the sum, a ReLU, one after it). Hint k weighs exp(s_pk)
-    against 1, which stands for no hint at all, with s_pk = b - |u_p - u_k|^2; how far it reaches in position and
-    lightness is learned, b and the embedding too. A joint bilateral filter (Tomasi and Manduchi 1998), as attention.
+    Pixel p has a place u_p: its position and lightness, and an embedding of its features by a perceptron with one
+    hidden layer. Hint k weighs exp(s_pk) against 1, which stands for no hint at all, with s_pk = b - |u_p - u_k|^2; how
+    far it reaches in position and lightness is learned, b and the embedding too. A joint bilateral filter (Tomasi and
+    Manduchi 1998), as attention.
     channels: of the feature maps, which may be of several sizes.
     """
 

@@ -1,7 +1,7 @@
 """What is trained, and its step: one of the discriminator, one of the generator, from one forward pass."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
@@ -45,11 +45,15 @@ class Colorization:
 
 
 class Unpacking(nn.Module):
-    """A network that takes its inputs as one tuple, the way `update_bn` hands them over."""
+    """A network in training that takes its inputs as one tuple, the way `update_bn` hands them over."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
-        self.network = network
+        self.network = network.train()
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield the parts whose statistics `update_bn` measures: not those that keep theirs, see `Generator.train`."""
+        return (module for module in super().modules() if module.training)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Return what the network makes of its inputs."""
@@ -113,13 +117,10 @@ class TrainingStep:
     def settle(self, network: nn.Module) -> None:
         """Measure the batch statistics of EMA weights anew: weights can be averaged, statistics cannot.
 
-        On photos as they are, in large batches, for small ones underestimate variance (Izmailov et al. 2018). Where
-        weights are frozen, their statistics hold.
+        On photos as they are, in large batches, for small ones underestimate variance (Izmailov et al. 2018).
         """
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         with self.accelerator.autocast():
-            if all(norm.weight.requires_grad for norm in norms):
-                update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(network))
+            update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(network))
 
     def _descend(self, loss: Tensor, network: nn.Module, optimizer: Any, schedule: Any) -> Tensor:
         """Step along the gradient of `loss`, clipped to `cfg.clip_norm`; return its norm before clipping."""

@@ -291,6 +291,22 @@ def test_the_ema_generator_gets_batch_statistics_of_its_own(make):
     assert not torch.allclose(norm.running_mean, trainer.generator[1].running_mean, atol=1e-4)
 
 
+def test_what_is_frozen_keeps_its_statistics_and_what_learns_beside_it_gets_new_ones(make):
+    generator = Generator(weights=None, res_blocks=1, bottleneck="identity")
+    generator.encoder.requires_grad_(False)
+    frozen = {name: value.clone() for name, value in generator.encoder.state_dict().items()}
+    trainer = make(generator, ema_decay=0.9, warmup_lr=1e-2, warmup_epochs=2)
+    batch = fixed_batch(trainer)
+    trainer.settling = [batch]
+    trainer.fit()
+    after = trainer.ema.module.eval()
+    assert all(torch.equal(after.encoder.state_dict()[name], value) for name, value in frozen.items())
+    with torch.no_grad():
+        features = after.decoder[0].up(after.bottleneck(after.encoder(batch.L)[-1]))
+    assert torch.allclose(after.decoder[0].norm.running_mean, features.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(after.decoder[0].norm.running_var, features.var((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
 def test_fit_saves_the_ema_weights_if_there_are_any_and_else_the_raw_weights(make):
     for decay in (0.9, None):
         trainer = make(ema_decay=decay, warmup_epochs=1, warmup_lr=1e-2)
