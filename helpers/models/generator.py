@@ -119,10 +119,18 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
         self.head, self.smooth = nn.Conv2d(32, 2, 3, padding=1), binomial()
         self.apply(init_weights)
-        self.look = HintAttention((64, 64, 32)) if hints else None
+        self.look = HintAttention((64, 64, 128, 64, 64, 32)) if hints else None
         if hints:
             self.register_buffer("palette", torch.zeros(PALETTE))
         self.encoder = Encoder(encoder, weights, hints)  # after the initialization, which must not reach it
+
+    def train(self, mode: bool = True) -> "Generator":
+        """Switch to training or evaluation; batch normalization whose weights are frozen keeps its statistics too."""
+        super().train(mode)
+        for norm in self.modules():
+            if isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad:
+                norm.eval()
+        return self
 
     def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
         """Return the predicted ab; raises ValueError for hints that this generator was not made to take."""
@@ -140,5 +148,6 @@ class Generator(nn.Module, PyTorchModelHubMixin):
             maps.append(x)
         ab = torch.tanh(self.smooth(self.head(x)))
         if hints is not None:
-            ab = (ab + self.look(maps[-3:], L, ab, hints)).clamp(-1, 1)
+            ab = (ab + self.look([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
+            ab = torch.where(hints[:, 2:] > 0, hints[:, :2].to(ab), ab)  # what was said stands
         return ab[..., :height, :width]

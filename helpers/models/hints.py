@@ -29,7 +29,8 @@ def squared(vectors: Tensor) -> Tensor:
 class HintAttention(nn.Module):
     """Let every pixel look at the hints, and take over what they correct, the more the nearer and the more alike.
 
-    Pixel p has a place u_p: its position and lightness, and an embedding of its features. Hint k weighs exp(s_pk)
+    Pixel p has a place u_p: its position and lightness, and an embedding of its features by a small perceptron (all
+    1x1 convolutions before the sum, a ReLU, one after it). Hint k weighs exp(s_pk)
     against 1, which stands for no hint at all, with s_pk = b - |u_p - u_k|^2; how far it reaches in position and
     lightness is learned, b and the embedding too. A joint bilateral filter (Tomasi and Manduchi 1998), as attention.
     channels: of the feature maps, which may be of several sizes.
@@ -37,9 +38,12 @@ class HintAttention(nn.Module):
 
     def __init__(self, channels: Sequence[int], width: int = 16):
         super().__init__()
-        self.embed = nn.ModuleList([nn.Conv2d(count, width, 1, bias=False) for count in channels])
+        hidden = 2 * width
+        self.embed = nn.ModuleList([nn.Conv2d(count, hidden, 1, bias=False) for count in channels])
+        self.mix = nn.Conv2d(hidden, width, 1, bias=False)
         for conv in self.embed:
             nn.init.normal_(conv.weight, std=1 / sum(channels) ** 0.5)
+        nn.init.normal_(self.mix.weight, std=(2 / hidden) ** 0.5)
         # b, and logarithms of the reach in position (of the shorter side), in L and in the embedding; a tenth of them,
         # for Adam moves all numbers by about the learning rate, and these have a longer way to go than weights
         self.knobs = nn.Parameter(torch.tensor([5.0, math.log(0.15), math.log(0.25), math.log(1.0)]) / 10)
@@ -49,7 +53,8 @@ class HintAttention(nn.Module):
         size = L.shape[-2:]
         # in fp32, though a colorizer keeps the weights of convolutions in half precision
         maps = [F.conv2d(x.float(), conv.weight.float()) for conv, x in zip(self.embed, features, strict=True)]
-        embedding = sum(F.interpolate(x, size, mode="bilinear") for x in maps)
+        embedding = F.relu(sum(F.interpolate(x, size, mode="bilinear") for x in maps))
+        embedding = F.conv2d(embedding, self.mix.weight.float())
         rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)
         reach, alike, looks = (10 * self.knobs[1:]).exp()

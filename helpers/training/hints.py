@@ -1,5 +1,6 @@
 """Teaching a generator to follow color hints: the trainer's task, and a generator that takes them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helpers.color import L_ab_to_rgb
+from helpers.color import L_ab_to_rgb, rgb_to_L_ab
 from helpers.data.batches import Batch, Batches, lab_batch
 from helpers.data.hints import Squares, draw_squares, fixed_hints, fixed_squares, hints_of
 from helpers.evaluation import metrics
@@ -21,15 +22,20 @@ HINT_PARTS = ("encoder.hint_conv.", "look.", "palette")  # of a generator, that 
 
 
 def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
-    """Paste an ellipse out of another photo into some of a batch, (N, 3, H, W) in [0, 1] (CutMix, Yun et al. 2019).
+    """Paste an ellipse out of another photo, its hue turned, into some of a batch, (N, 3, H, W) in [0, 1].
 
-    share: of the photos; largest: half axis, of the side. It teaches hints to stop at an object's outline.
+    share: of the photos; largest: half axis, of the side. It teaches hints to stop at an object's outline: what the
+    ellipse's colors say is true inside it alone. See CutMix (Yun et al. 2019, arXiv 1905.04899).
     """
     (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
     rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
     y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
     inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
-    return torch.where(inside[:, None].to(rgb.device), rgb.roll(1, 0), rgb)
+    L, ab = rgb_to_L_ab(rgb.roll(1, 0))
+    turn = draw(-math.pi, math.pi)[:, None].to(rgb.device)
+    a, b = ab.split(1, 1)
+    ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
+    return torch.where(inside[:, None].to(rgb.device), L_ab_to_rgb(L, ab), rgb)
 
 
 @dataclass
@@ -43,8 +49,6 @@ class HintedColorization(Colorization):
     """The trainer's task with hints: drawn anew for each batch, always the same in validation.
 
     draw(height, width): returns the squares of one photo. counts: the numbers of hints that validation measures.
-    teacher: a generator whose colors are the aim for photos that come without any hint, in place of the truth; what
-    it knows is not unlearned (Li and Hoiem 2016, arXiv 1606.09282).
     """
 
     phase = "hints"
@@ -53,9 +57,8 @@ class HintedColorization(Colorization):
         self,
         draw: Callable[[int, int], Squares] = draw_squares,
         counts: Sequence[int] = (0, 1, 5, 10, 50),
-        teacher: nn.Module | None = None,
     ):
-        self.draw, self.counts, self.teacher = draw, tuple(counts), teacher
+        self.draw, self.counts = draw, tuple(counts)
 
     @property
     def columns(self) -> list[str]:
@@ -66,13 +69,7 @@ class HintedColorization(Colorization):
         """Return a batch of photos, rgb (N, 3, H, W) in [0, 1], with hints."""
         plain = lab_batch(rgb)
         squares = [self.draw(*rgb.shape[-2:]) for _ in rgb]
-        batch = HintedBatch(plain.L, plain.ab, rgb, hints_of(plain.ab, squares))
-        bare = [i for i, places in enumerate(squares) if not places]
-        if self.teacher is not None and bare:
-            with torch.no_grad():
-                batch.ab[bare] = self.teacher(batch.L[bare]).float()
-                batch.rgb[bare] = L_ab_to_rgb(batch.L[bare], batch.ab[bare])
-        return batch
+        return HintedBatch(plain.L, plain.ab, rgb, hints_of(plain.ab, squares))
 
     def inputs(self, batch: HintedBatch) -> tuple[Tensor, ...]:
         """Return what the generator gets of a batch."""
@@ -119,7 +116,8 @@ def common_colors(photos: Tensor, apart: int = 2) -> Tensor:
 def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
     """Return a generator that takes hints too, with a trained one's weights; without hints its colors are the same.
 
-    photos: uint8 (N, 3, H, W), whose common colors it will propose.
+    And stay so: what it had learned is frozen (`requires_grad_(True)` lets it learn on). photos: uint8 (N, 3, H, W),
+    whose common colors it will propose.
 
     Raises ValueError for a network that has other parts than a `Generator` made with hints=True.
     """
@@ -132,5 +130,7 @@ def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
         raise ValueError(f"{type(generator).__name__} cannot be given hints: it has no {', '.join(other)}")
     if photos is not None:
         again.palette.copy_(common_colors(photos))
+    for name, parameter in again.named_parameters():
+        parameter.requires_grad_(name.startswith(HINT_PARTS))
     again.trained_size = getattr(generator, "trained_size", None)
     return again.train(generator.training)

@@ -113,10 +113,13 @@ class TrainingStep:
     def settle(self, network: nn.Module) -> None:
         """Measure the batch statistics of EMA weights anew: weights can be averaged, statistics cannot.
 
-        On photos as they are, in large batches, for small ones underestimate variance (Izmailov et al. 2018).
+        On photos as they are, in large batches, for small ones underestimate variance (Izmailov et al. 2018). Where
+        weights are frozen, their statistics hold.
         """
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         with self.accelerator.autocast():
-            update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(network))
+            if all(norm.weight.requires_grad for norm in norms):
+                update_bn(([self.task.inputs(batch)] for batch in self.settling), Unpacking(network))
 
     def _descend(self, loss: Tensor, network: nn.Module, optimizer: Any, schedule: Any) -> Tensor:
         """Step along the gradient of `loss`, clipped to `cfg.clip_norm`; return its norm before clipping."""

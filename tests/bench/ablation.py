@@ -1,7 +1,7 @@
 """`make ablation`: which changes of the adversarial phase pay, each alone against the base, at equal steps, over seeds.
 
-All start from the profile's warmup, which `make run` may have left; `candidates.py` lists them. The table and the
-figure, `ABLATION.md` and `ablation.png`, are of what is finished; see `trials.py`.
+All start from one warmup, with `candidates.BASE`; `candidates.py` lists them. The table and the figure, `ABLATION.md`
+and `ablation.png`, are of what is finished; see `trials.py`.
 """
 
 import shutil
@@ -9,7 +9,7 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
-from candidates import ABOUT, base_terms, candidate
+from candidates import ABOUT, BASE, base_terms, candidate
 from trials import circumstances, curve_of, keep, kept, markdown, measured, parse, results, run_all
 
 from helpers import workspace
@@ -26,7 +26,7 @@ COLUMNS = ["L1", "PSNR", "SSIM", "of truth", "gain at 65%", "gain at 75%", "over
 
 
 def warm_up(cfg, photos, accelerator):
-    """Return the run of the profile's warmup, trained or gone on with; its curve is kept."""
+    """Return the run of the study's warmup, trained or gone on with; its curve is kept."""
     began, run = time.time(), Run(cfg.run)
     if not kept(STUDY, WARMUP, 0).exists():
         generator = Generator(**cfg.generator())
@@ -38,7 +38,7 @@ def warm_up(cfg, photos, accelerator):
 
 def train(name, seed, epochs):
     """Train one candidate with one seed, measure it, and keep the numbers."""
-    cfg = Config.from_profile()
+    cfg = Config.from_profile(run="ablation", **BASE)
     photos, accelerator = dataset.prepare(cfg), workspace.make_accelerator(cfg.precision)
     run = warm_up(cfg, photos, accelerator)
     if name == WARMUP:
@@ -79,7 +79,7 @@ def report(epochs, out):
     """Write ABLATION.md and ablation.png from all that is finished into a folder."""
     table, about = results(STUDY), {WARMUP: "what all start from"} | ABOUT
     said = circumstances("make ablation", table, dataset.prepare(Config.from_profile()).load("validation"))
-    said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from one warmup (profile `laptop`'s)."
+    said += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from one warmup."
     lines = ["# Ablation", "", said, "", *markdown(table, about, COLUMNS), "", "![](ablation.png)", ""]
     (out / "ABLATION.md").write_text("\n".join(lines))
     mean = table.groupby("name")["gain at 75%"].mean()

@@ -15,6 +15,7 @@ from helpers.training import losses
 from helpers.training.losses import LossTerm
 
 HALF = 0.5
+BASE = {"jitter": 0.3}  # what differs from profile laptop, which has learned from this table
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Augmented(Discriminator):
 
 
 ABOUT = {
-    "base": "GAN (cross-entropy) + 50 ab distance, the other values of profile laptop",
+    "base": "GAN (cross-entropy) + 50 ab distance; profile laptop, but for the report's color jitter of 0.3",
     "no GAN": "the color loss alone, as many steps",
     "LPIPS": "+ 10 LPIPS, its backbone untrained",
     "L1": "in place of ab distance: the report's",
@@ -181,7 +182,8 @@ ABOUT = {
     "Huber": "in place of ab distance, weight 50, quadratic below a tenth",
     "313 bins": "+ half the cross-entropy of a second head, which chooses a color (Zhang et al. 2016)",
     "no spectral norm": "",
-    "no augmentation": "",
+    "no augmentation": "neither flips, rotation, crops nor color jitter",
+    "no color jitter": "brightness, contrast and saturation as they are",
     "no EMA": "",
 }
 
@@ -219,6 +221,7 @@ def candidate(name, cfg, photos, generator):
         "313 bins": lambda: with_bins(generator),
         "no spectral norm": lambda: Candidate(discriminator=Plain),
         "no augmentation": lambda: Candidate(plain),
+        "no color jitter": lambda: Candidate({"jitter": 0.0}),
         "no EMA": lambda: Candidate({"ema_decay": None}),
     }
     return makers.get(name, Candidate)()
