@@ -76,6 +76,13 @@ class Config:
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
     hints_epochs: int = bounded(8, 1, 10**6)  # fine-tuning with color hints, notebook 07
     hints_lr: float = bounded(2e-4, 1e-9, 1)
+    superres_blocks: int = bounded(16, 1, 100)  # super-resolution, notebook 09
+    superres_epochs: int = bounded(100, 1, 10**6)
+    superres_lr: float = bounded(5e-4, 1e-9, 1)
+    superres_gan_epochs: int = bounded(50, 1, 10**6)
+    superres_gan_lr: float = bounded(1e-4, 1e-9, 1)
+    original_size: int = bounded(400, 32, 10**4)  # center of the photos' own pixels that patches are cut from
+    patch_size: int = bounded(96, 32, 1024)  # pixels on a side of a large patch, a multiple of 4
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine
     beta1: float = bounded(0.5, 0, 0.9999)
@@ -135,8 +142,10 @@ SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
 LAPTOP = VIVID | SCRATCH | {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and no other was better: tests/bench/BOTTLENECKS.md
 LAPTOP |= {"lambda_perc": 0.0}  # untrained, LPIPS adds nothing and takes most of a step
+LAPTOP |= {"superres_blocks": 8, "superres_epochs": 40, "superres_gan_epochs": 10, "original_size": 240}
 SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 2, "warmup_lr": 2e-4}
 SMOKE |= {"adversarial_epochs": 2, "hints_epochs": 2, "ema_decay": 0.9}
+SMOKE |= {"superres_blocks": 1, "superres_epochs": 2, "superres_gan_epochs": 2, "original_size": 128, "patch_size": 64}
 SMOKE |= {"seed": 24}  # ordinary photos to measure on
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "smoke": SCRATCH | SMOKE}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
@@ -91,6 +92,25 @@ def prepare(cfg: Config) -> PhotoSet:
     return PhotoSet(folder, *tables)
 
 
+def originals(photos: PhotoSet, size: int) -> PhotoSet:
+    """Return a prepared set once more, in the files' own pixels: the center, `size` on a side, of those that hold it.
+
+    Raises ValueError when no training photo, or none to validate on, does.
+    """
+    folder = workspace.local(f"{photos.folder.name}-original-{size}px")
+    manifest = photos.manifest[photos.manifest[["width", "height"]].min(axis=1) >= size]
+    if not (folder / "source.txt").exists():
+        source = Path((photos.folder / "source.txt").read_text())
+        pairs = [(source / row.source, folder / row.name) for row in manifest[["source", "name"]].itertuples(False)]
+        _with_bar(lambda pair: _center(*pair, size), pairs, "cutting")
+        (folder / "source.txt").write_text(str(source))
+    left = PhotoSet(folder, manifest, photos.dropped)
+    if not left.names("train") or not left.names("validation"):
+        raise ValueError(f"Too few photos are {size} pixels or more on their shorter side: lower `original_size`.")
+    print(f"originals  {len(manifest):,} of {len(photos.manifest):,} photos have {size} px and more")
+    return left
+
+
 def _make(cfg: Config, folder: Path) -> None:
     """Select, split and write the photos of a set; the manifest comes last, so that half a set is not taken for one.
 
@@ -124,8 +144,20 @@ def _with_bar(function, items: list, title: str) -> list:
 
 
 def _resize(source: Path, target: Path, size: int) -> None:
-    """Write the center square of a photo as PNG; raises OSError when it cannot be written."""
-    bgr = cv2.cvtColor(center_square(read_rgb(source), size), cv2.COLOR_RGB2BGR)
+    """Write the center square of a photo, resized."""
+    _write(center_square(read_rgb(source), size), target)
+
+
+def _center(source: Path, target: Path, size: int) -> None:
+    """Write the center of a photo, `size` pixels on a side, as they are."""
+    rgb = read_rgb(source)
+    top, left = ((length - size) // 2 for length in rgb.shape[:2])
+    _write(rgb[top : top + size, left : left + size], target)
+
+
+def _write(rgb: np.ndarray, target: Path) -> None:
+    """Write a photo as PNG; raises OSError when it cannot be written."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     if not cv2.imwrite(str(target), bgr, options):  # fast, and hardly larger: compressing takes the most time here
         raise OSError(f"{target} cannot be written: is the disk full?")

@@ -19,6 +19,8 @@ def command() -> argparse.ArgumentParser:
     parser.add_argument("--flip", action="store_true", help="average with the mirrored photo's prediction")
     parser.add_argument("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place")
     parser.add_argument("--hints", metavar="FILE", help="JSON, a list of hints with x, y and color")
+    parser.add_argument("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large (notebook 09)")
+    parser.add_argument("--enlarge-large", action="store_true", help="also what has over 2 million pixels already")
     for name, kind in (("input-size", int), ("saturation", float), ("denoise", float), ("contrast", float)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name.replace("-", "_")))
     return parser

@@ -97,12 +97,14 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
                 "flip": gr.Checkbox(label="Average with the mirrored photo"),
                 "denoise": gr.Slider(0, 30, 0, step=1, label="Remove noise"),
                 "contrast": gr.Slider(0, 10, 0, step=0.5, label="Raise contrast"),
+                "enlarge": gr.Checkbox(label="Enlarge four times", info="for small photos; notebook 09"),
             }
         with gr.Column(scale=3):
             gr.render(inputs=results)(show)
 
     def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
-        options = colorizer.options(**dict(zip(fields, values, strict=True)))
+        chosen = dict(zip(fields, values, strict=True))
+        options = colorizer.options(**chosen | {"enlarge": 4 if chosen["enlarge"] else 1})
         return colorize_uploads(files, colorizer, folder, options, progress)
 
     inputs = [files, *fields.values()]

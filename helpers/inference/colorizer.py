@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from helpers import workspace
 from helpers.color import rgb_to_L_ab
-from helpers.config import bounded, check_fields
+from helpers.config import bounded, check_fields, chosen
 from helpers.data.photos import reduced, to_rgb, to_tensor
 from helpers.inference.hints import Hint, hint_maps
+from helpers.inference.superres import ENOUGH, Enlarger
 from helpers.inference.upscaling import enlarger, to_photo
 from helpers.runs.run import find_run
 from helpers.runs.weights import load_generator
@@ -32,6 +33,8 @@ class Options:
     flip: bool = False  # average the prediction with that of the mirrored photo
     denoise: float = bounded(0.0, 0, 30)  # strength of OpenCV's non-local means before
     contrast: float = bounded(0.0, 0, 40)  # limit of OpenCV's CLAHE before; 2 is some
+    enlarge: int = chosen(1, 2, 4)  # times as large, by the super-resolution of notebook 09
+    enlarge_large: bool = False  # even what is large already
 
     def __post_init__(self):
         check_fields(self)
@@ -71,13 +74,15 @@ class Colorizer:
     Raises FileNotFoundError when there are none, ValueError for a file that holds something else.
     """
 
-    weights = None
+    weights, enlarger = None, None
 
     def __init__(self, generator: nn.Module | Path | str | None = None, precision: str = "auto"):
         self.accelerator = workspace.make_accelerator(precision)
         if not isinstance(generator, nn.Module):
             self.weights = Path(generator or latest_weights())
             generator = in_half(load_generator(self.weights), self.accelerator.mixed_precision)
+            if hasattr(generator, "scale"):
+                raise ValueError(f"{self.weights} holds a network for super-resolution, not a colorizer")
         self.input_size = getattr(generator, "trained_size", None) or 256
         torch.backends.cudnn.benchmark = False  # photos come in many sizes
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
@@ -133,6 +138,23 @@ class Colorizer:
         ab = self.predict(L, options.flip, told) * options.saturation
         return torch.where(said[:, 2:] > 0, said[:, :2], ab)[0]
 
+    def enlarged(self, rgb: np.ndarray, options: Options) -> np.ndarray:
+        """Return a photo (H, W, 3) as large as the options ask; gray where that is larger than it was.
+
+        Raises ValueError for a photo that has enough pixels, FileNotFoundError when no super-resolution was trained.
+        """
+        height, width, scale = *rgb.shape[:2], options.enlarge
+        if scale == 1:
+            return rgb
+        if height * width > ENOUGH and not options.enlarge_large:
+            raise ValueError(
+                f"the photo has {width}x{height} pixels already, and enlarging is for small photos: what a network "
+                f"adds is invented, and {scale * width}x{scale * height} pixels take minutes. To do it all the same, "
+                "use --enlarge-large (enlarge_large=True)"
+            )
+        self.enlarger = self.enlarger or Enlarger()
+        return self.enlarger(rgb, scale)
+
     def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray] = (), **options: Any) -> np.ndarray:
         """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`.
 
@@ -140,7 +162,7 @@ class Colorizer:
         """
         options = self.options(**options)
         rgb, L = preprocess(photo, options)
-        return render(rgb, self.colors(L, options, hints, rgb.shape[:2]))
+        return render(self.enlarged(rgb, options), self.colors(L, options, hints, rgb.shape[:2]))
 
 
 @torch.inference_mode()

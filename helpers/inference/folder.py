@@ -57,7 +57,9 @@ def colorize_file(
         rgb, L = preprocess(source, options)
         with PREDICTING:
             ab = colorizer.colors(L, options, hints, rgb.shape[:2])
-        content = encoded(render(rgb, ab), source, target, quality)
+        content = encoded(render(colorizer.enlarged(rgb, options), ab), source, target, quality)
+    except FileNotFoundError:  # no network to enlarge with: no photo's fault
+        raise
     except (OSError, ValueError) as error:
         raise ValueError(str(error)) from error
     except (MemoryError, RuntimeError) as error:  # of torch, a lack of memory is a RuntimeError

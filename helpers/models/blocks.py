@@ -44,16 +44,20 @@ def binomial() -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions whose result is added to their input; (N, C, H, W) in and out (He et al. 2016)."""
+    """Two 3x3 convolutions whose result is added to their input; (N, C, H, W) in and out (He et al. 2016).
 
-    def __init__(self, channels: int):
+    norm: whether each is followed by batch normalization.
+    """
+
+    def __init__(self, channels: int, norm: bool = True):
         super().__init__()
+        normalization = nn.BatchNorm2d if norm else nn.Identity
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=not norm),
+            normalization(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=not norm),
+            normalization(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,12 +11,12 @@ class Discriminator(nn.Module):
     """Score every 70x70 patch of a photo: PatchGAN (Isola et al. 2017), spectrally normalized (Miyato et al. 2018).
 
     L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] give logits, one for each patch: (N, 1, 30, 30) at 255 or 256
-    pixels. Above 0 means "real".
+    pixels. Above 0 means "real". inputs: channels of all maps that it is given together; 1 for L alone.
     """
 
-    def __init__(self):
+    def __init__(self, inputs: int = 3):
         super().__init__()
-        layers, inputs = [], 3
+        layers = []
         for outputs, stride in ((64, 2), (128, 2), (256, 2), (512, 1)):
             conv = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, bias=False)
             layers += [conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
@@ -27,6 +27,6 @@ class Discriminator(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 spectral_norm(layer)
 
-    def forward(self, L: Tensor, ab: Tensor) -> Tensor:
-        """Return the patch scores of photos."""
-        return self.layers(pad_to_stride(torch.cat([L, ab], dim=1)))
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Return the patch scores of photos, given as L and ab, or what else there is to judge."""
+        return self.layers(pad_to_stride(torch.cat(maps, dim=1)))

@@ -20,7 +20,18 @@ NO_MATTER = {"show_folder", "photos_folder", "memory_gb", "compile", "checkpoint
 ADVERSARIAL = {"adversarial_epochs", "adversarial_lr", "discriminator_lr", "n_critic", "patience", "keep"}
 ADVERSARIAL |= {"lambda_l1", "lambda_perc"}
 HINTS = {"hints_epochs", "hints_lr"}
-OF_OTHERS = {"warmup": ADVERSARIAL | HINTS, "adversarial": HINTS}  # of no matter to a phase
+SUPERRES = {"superres_blocks", "superres_epochs", "superres_lr", "original_size", "patch_size"}
+SUPERRES_GAN = {"superres_gan_epochs", "superres_gan_lr"}
+COLORIZING = {"warmup_epochs", "warmup_lr", "warmup_rise", "color_loss", "flip", "rotation", "crop", "jitter"}
+COLORIZING |= {"encoder", "encoder_weights", "res_blocks", "bottleneck", "attention_at", "positions"}
+COLORIZING |= ADVERSARIAL | HINTS
+OF_OTHERS = {  # of no matter to a phase
+    "warmup": ADVERSARIAL | HINTS | SUPERRES | SUPERRES_GAN,
+    "adversarial": HINTS | SUPERRES | SUPERRES_GAN,
+    "hints": SUPERRES | SUPERRES_GAN,
+    "superres": COLORIZING | SUPERRES_GAN,
+    "superres_gan": COLORIZING - {"n_critic", "discriminator_lr"},
+}
 LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
 
 

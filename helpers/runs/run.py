@@ -14,7 +14,9 @@ from helpers.data.dataset import PhotoSet
 from helpers.runs.files import write_atomically
 from helpers.runs.weights import load_generator, missing, save_generator
 
-MADE_BY = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
+COLORIZERS = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
+ENLARGERS = {"superres": "09_super_resolution", "superres_gan": "09_super_resolution"}
+MADE_BY = COLORIZERS | ENLARGERS
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
 SHARED += ("bottleneck", "attention_at", "positions")
 
@@ -22,9 +24,9 @@ SHARED += ("bottleneck", "attention_at", "positions")
 class Run:
     """A training run by its name: the folder `runs/<name>` of the workspace.
 
-    It holds, per phase ("warmup", "adversarial", "hints"): `<phase>.safetensors` (the generator for use),
-    `<phase>.json` (the configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step)
-    and `<phase>_manifest.csv` (the photos).
+    It holds, per phase (`MADE_BY` names them): `<phase>.safetensors` (the network for use), `<phase>.json` (the
+    configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step) and
+    `<phase>_manifest.csv` (the photos).
     """
 
     def __init__(self, name: str):
@@ -36,8 +38,8 @@ class Run:
         return self.path / f"{phase}{ending}"
 
     def phases(self) -> list[str]:
-        """Return the phases that have left a generator here, the last one at the end."""
-        return [phase for phase in MADE_BY if self.file(phase).exists()]
+        """Return the phases that have left a colorizer here, the last one at the end."""
+        return [phase for phase in COLORIZERS if self.file(phase).exists()]
 
     def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
         """Make room for a phase: what an earlier one of the same name left is archived, never lost.
@@ -96,9 +98,10 @@ class Run:
 
 
 def runs() -> list[Run]:
-    """Return all runs of the workspace that hold a generator, the one that was changed last at the end."""
-    found = [Run(path.name) for path in workspace.folder("runs").iterdir() if list(path.glob("*.safetensors"))]
-    return sorted(found, key=lambda run: max(file.stat().st_mtime for file in run.path.glob("*.safetensors")))
+    """Return all runs of the workspace that hold a colorizer, the one that was changed last at the end."""
+    found = [Run(path.name) for path in workspace.folder("runs").iterdir()]
+    times = {run: [run.file(phase).stat().st_mtime for phase in run.phases()] for run in found}
+    return sorted((run for run in found if times[run]), key=lambda run: max(times[run]))
 
 
 def find_run(name: str = "") -> Run:

@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from helpers.config import Config
 from helpers.models.generator import Generator
+from helpers.models.superres import SRResNet
 from helpers.runs.files import write_atomically
+
+OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the name that a file gives
 
 
 def save_generator(path: Path, generator: nn.Module, cfg: Config) -> None:
@@ -72,9 +75,10 @@ def _make_again(metadata: dict[str, str], path: Path) -> nn.Module:
     kind = find_class(name)
     if kind is None:
         raise NameError(f"{path} holds a network of the class {name}, which is not known here: run its cell first.")
-    if kind is Generator:
+    if kind in OWN.values():  # what a stranger may ask for
         known = arguments.keys() - {"weights", "hints"}
-        Config(**{name: arguments[name] for name in known})  # what a stranger may ask for
+        other = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}  # of the same limits
+        Config(**{other.get(name, name): arguments[name] for name in known})
     return _make(kind, arguments)
 
 
@@ -84,7 +88,7 @@ def _make(kind: type[nn.Module], arguments: dict[str, Any]) -> nn.Module:
     if "weights" in arguments or kind is Generator or (issubclass(kind, Generator) and passed_on):
         arguments = arguments | {"weights": None}
     # what is loaded later need not be drawn now, nor held twice; a class of one's own may not know of "meta"
-    with torch.random.fork_rng(), torch.device("meta") if kind is Generator else nullcontext():
+    with torch.random.fork_rng(), torch.device("meta") if kind in OWN.values() else nullcontext():
         return kind(**arguments)
 
 
@@ -96,7 +100,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 def find_class(name: str) -> type[nn.Module] | None:
     """Return the network class of a name: the series' own, else one that the notebook or program has defined."""
-    kind = Generator if name == "Generator" else getattr(sys.modules["__main__"], name, None)
+    kind = OWN.get(name) or getattr(sys.modules["__main__"], name, None)
     return kind if isinstance(kind, type) and issubclass(kind, nn.Module) else None
 
 
@@ -106,7 +110,7 @@ def refuse_what_cannot_return(generator: nn.Module) -> None:
     It is made anew from its class and arguments, and has to come out the same, but for the numbers it learns.
     """
     name = type(generator).__name__
-    if name == Generator.__name__ and type(generator).__module__ != Generator.__module__:
+    if name in OWN and type(generator) is not OWN[name]:
         raise TypeError(f"{name} is the series' own network: give your class another name, so that it can be found.")
     where = f"class {name}(torch.nn.Module, PyTorchModelHubMixin)"
     try:

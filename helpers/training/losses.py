@@ -16,12 +16,38 @@ from helpers.config import Config
 from helpers.models.blocks import download_weights
 
 
+class Judged:
+    """What a discriminator scores: the truth and a prediction, each when a term first asks for it, once a batch."""
+
+    discriminator: nn.Module | None
+
+    @property
+    def judged(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The maps of the truth and those of the prediction, as the discriminator takes them."""
+        raise NotImplementedError
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        """The discriminator's patch scores for the truth."""
+        return self._score(self.judged[0])
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        """The discriminator's patch scores for the prediction."""
+        return self._score(self.judged[1])
+
+    def _score(self, maps: tuple[Tensor, ...]) -> Tensor:
+        if self.discriminator is None:
+            raise ValueError("A GAN term needs a discriminator: give one to the Trainer.")
+        return self.discriminator(*maps).float()
+
+
 @dataclass
-class Prediction:
+class Prediction(Judged):
     """What a loss term may look at: a batch, what the generator predicted for it, and the discriminator.
 
     L (N, 1, H, W), ab and ab_pred (N, 2, H, W) in [-1, 1]; rgb (N, 3, H, W) in [0, 1], the truth. `rgb_pred`,
-    `real_logits` and `fake_logits` are computed when a term first asks for them, once a batch.
+    `real_logits` and `fake_logits` are computed when a term first asks for them.
     """
 
     L: Tensor
@@ -31,25 +57,15 @@ class Prediction:
     discriminator: nn.Module | None = None
     autocast: Callable = nullcontext  # makes the context in which a term may run a network of its own
 
+    @property
+    def judged(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Lightness and colors, true and predicted."""
+        return (self.L, self.ab), (self.L, self.ab_pred)
+
     @cached_property
     def rgb_pred(self) -> Tensor:
         """The predicted photo (N, 3, H, W) in [0, 1], differentiable."""
         return L_ab_to_rgb(self.L, self.ab_pred)
-
-    @cached_property
-    def real_logits(self) -> Tensor:
-        """The discriminator's patch scores for the truth."""
-        return self._score(self.ab)
-
-    @cached_property
-    def fake_logits(self) -> Tensor:
-        """The discriminator's patch scores for the prediction."""
-        return self._score(self.ab_pred)
-
-    def _score(self, ab: Tensor) -> Tensor:
-        if self.discriminator is None:
-            raise ValueError("A GAN term needs a discriminator: give one to the Trainer.")
-        return self.discriminator(self.L, ab).float()
 
     def detached(self, discriminator: nn.Module) -> "Prediction":
         """Return the same for a discriminator's step: the gradient stops at the prediction."""
