@@ -7,6 +7,7 @@
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
 # make hints-bench                  what hints bring, of the generator that notebook 07 left
+# make superres-bench               how good enlarging is, of the networks that notebook 09 left
 # make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
@@ -18,7 +19,7 @@ BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench stress
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -43,7 +44,7 @@ check:
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
 # the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: CHECKED = notebooks/0[3-7]* notebooks/solutions/0[4567]*
+check-series: CHECKED = notebooks/0[3-79]* notebooks/solutions/0[45679]*
 check-others: CHECKED = notebooks/0[128]* notebooks/solutions/0[1238]*
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
@@ -69,6 +70,9 @@ compare-bottlenecks: $(VENV)/installed
 
 hints-bench: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/hints.py
+
+superres-bench: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/superres.py
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

@@ -37,14 +37,15 @@ def answers(address):
 
 
 @contextmanager
-def served(workspace, phase, generator):
-    """Run the page as `make app` does, in a process of its own, with a generator that a phase has left."""
+def served(workspace, phase, generator, **more):
+    """Run the page as `make app` does, in a process of its own, with networks that phases have left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLORIZE_WORKSPACE", str(workspace))
         patch.setenv("COLORIZE_PROFILE", "smoke")
         run = Run("mine")
         run.path.mkdir(parents=True)
-        run.save(phase, generator, Config.from_profile())
+        for name, network in {phase: generator, **more}.items():
+            run.save(name, network, Config.from_profile())
     env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     port = free_port()
     command = [sys.executable, "-m", "helpers.inference.app", "--port", str(port)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.folder import JPEG, colorize_file, colorize_folder
 from helpers.inference.hints import Hint, read_hints
+from helpers.inference.superres import Enlarger
 
 
 def command() -> argparse.ArgumentParser:
@@ -20,6 +21,7 @@ def command() -> argparse.ArgumentParser:
     parser.add_argument("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place")
     parser.add_argument("--hints", metavar="FILE", help="JSON, a list of hints with x, y and color")
     parser.add_argument("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large (notebook 09)")
+    parser.add_argument("--enlarger", help="its weights; without it, those that were trained last")
     parser.add_argument("--enlarge-large", action="store_true", help="also what has over 2 million pixels already")
     for name, kind in (("input-size", int), ("saturation", float), ("denoise", float), ("contrast", float)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(Options, name.replace("-", "_")))
@@ -31,19 +33,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = command()
     given = vars(parser.parse_args(arguments))
     source, target, weights, quality, file_format = map(given.pop, ("source", "target", "weights", "quality", "format"))
-    points, file = given.pop("hint"), given.pop("hints")
+    points, file, enlarger = map(given.pop, ("hint", "hints", "enlarger"))
     try:
         hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
         if source.is_dir():
             if hints:
                 raise ValueError("hints are for one photo: name a photo, not a folder")
-            colorize_folder(source, target, Colorizer(weights), quality, file_format, **given)
+            colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
+            colorize_folder(source, target, colorizer, quality, file_format, **given)
             return
         if target.suffix.lower() not in (*JPEG, ".png"):
             raise ValueError(f"{target}: name a file that ends in .jpg or .png")
         if target.exists():
             raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
-        colorizer = Colorizer(weights)
+        colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
         print(f"weights: {colorizer}")
         colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
     except (OSError, ValueError, NameError) as error:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,20 @@ def in_half(generator: nn.Module, precision: str) -> nn.Module:
 class Colorizer:
     """A generator, ready to colorize photos on this machine in its own precision.
 
-    generator: a network, or the path of its weights; None for those of the run that was trained last.
+    generator: a network, or the path of its weights; None for those of the run that was trained last. enlarger: what
+    makes photos larger; None for the super-resolution that was trained last, when it is first asked for.
     Raises FileNotFoundError when there are none, ValueError for a file that holds something else.
     """
 
-    weights, enlarger = None, None
+    weights = None
 
-    def __init__(self, generator: nn.Module | Path | str | None = None, precision: str = "auto"):
-        self.accelerator = workspace.make_accelerator(precision)
+    def __init__(
+        self,
+        generator: nn.Module | Path | str | None = None,
+        precision: str = "auto",
+        enlarger: Enlarger | None = None,
+    ):
+        self.accelerator, self.enlarger = workspace.make_accelerator(precision), enlarger
         if not isinstance(generator, nn.Module):
             self.weights = Path(generator or latest_weights())
             generator = in_half(load_generator(self.weights), self.accelerator.mixed_precision)
@@ -99,8 +105,17 @@ class Colorizer:
 
     def fingerprint(self) -> str:
         """Return eight digits that another training would not have."""
-        some = torch.cat([weights.detach().flatten()[:64].float().cpu() for weights in self.generator.parameters()])
-        return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
+        return digits_of(self.generator)
+
+    def made_with(self, options: Options) -> dict[str, Any]:
+        """Return what tells results of one kind from others: the options, and digits that no other training has."""
+        told = {"weights": self.fingerprint()} | asdict(options)
+        return told | ({"enlarger": digits_of(self.larger().network)} if options.enlarge > 1 else {})
+
+    def larger(self) -> Enlarger:
+        """Return what enlarges; raises FileNotFoundError when no super-resolution was trained."""
+        self.enlarger = self.enlarger or Enlarger()
+        return self.enlarger
 
     def options(self, **options: Any) -> Options:
         """Return `Options`, with the size that this network was trained at where none is given."""
@@ -152,8 +167,7 @@ class Colorizer:
                 f"adds is invented, and {scale * width}x{scale * height} pixels take minutes. To do it all the same, "
                 "use --enlarge-large (enlarge_large=True)"
             )
-        self.enlarger = self.enlarger or Enlarger()
-        return self.enlarger(rgb, scale)
+        return self.larger()(rgb, scale)
 
     def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray] = (), **options: Any) -> np.ndarray:
         """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`.
@@ -163,6 +177,12 @@ class Colorizer:
         options = self.options(**options)
         rgb, L = preprocess(photo, options)
         return render(self.enlarged(rgb, options), self.colors(L, options, hints, rgb.shape[:2]))
+
+
+def digits_of(network: nn.Module) -> str:
+    """Return eight digits that another training of a network would not have."""
+    some = torch.cat([weights.detach().flatten()[:64].float().cpu() for weights in network.parameters()])
+    return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
 
 
 @torch.inference_mode()

@@ -114,9 +114,8 @@ def targets_for(source: Path, target: Path, file_format: str) -> dict[Path, Path
 
 def refuse_another(target: Path, source: Path, colorizer: Colorizer, options: Options) -> None:
     """Raise ValueError when a folder holds what was colorized from, with, or in another way; else note what it is."""
-    note, now = target / "made_with.json", {"photos": str(source.resolve()), "weights": colorizer.fingerprint()}
-    now |= asdict(options)
-    then = json.loads(note.read_text()) if note.exists() else now
+    note, now = target / "made_with.json", {"photos": str(source.resolve())} | colorizer.made_with(options)
+    then = asdict(Options()) | json.loads(note.read_text()) if note.exists() else now  # an option may be newer
     differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if differ:
         raise ValueError(f"{target} holds photos made in another way ({'; '.join(differ)}): name another folder.")

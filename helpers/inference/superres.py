@@ -20,12 +20,14 @@ ENOUGH = 2_000_000  # pixels that a photo is large with
 
 
 def latest_enlarger() -> Path:
-    """Return the weights of the super-resolution that was trained last; raises FileNotFoundError if there is none."""
-    folder = workspace.folder("runs")
-    found = [file for phase in ENLARGERS for file in folder.glob(f"*/{phase}.safetensors")]
-    if not found:
-        raise FileNotFoundError(missing(Run("*").file("superres"), ENLARGERS["superres"]))
-    return max(found, key=lambda file: file.stat().st_mtime)
+    """Return the weights of the super-resolution that was trained last, with a GAN if any was.
+
+    Raises FileNotFoundError if there is none.
+    """
+    for phase in reversed(ENLARGERS):
+        if found := list(workspace.folder("runs").glob(f"*/{phase}.safetensors")):
+            return max(found, key=lambda file: file.stat().st_mtime)
+    raise FileNotFoundError(missing(Run("*").file("superres"), ENLARGERS["superres"]))
 
 
 def gray_pixels(L: Tensor) -> np.ndarray:

@@ -75,7 +75,7 @@ class LiveFigure:
     """One figure that is drawn anew after each epoch: losses, validation, and the same photos as they are colored now.
 
     truth: the validation photos, uint8 (N, 3, H, W), of which the first `count` are shown; metrics: what to draw of
-    the validation.
+    the validation; first: rows of photos to begin with, by title, gray ones if None.
     """
 
     def __init__(
@@ -84,19 +84,23 @@ class LiveFigure:
         count: int = 8,
         name: str | None = None,
         metrics: Sequence[str] = ("L1", "colorfulness"),
+        first: dict[str, Tensor] | None = None,
     ):
         self.truth, self.count, self.name, self.metrics = truth[:count], count, name, metrics
+        self.first = first or {"gray": images.grayed(self.truth)}
         self.film, self.handle = [], None
 
     def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
         """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as colored now."""
         self.film.append((len(history), colorized[: self.count].clone()))
         height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
-        figure = plt.figure(figsize=(13, height + 4.8), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=[height, 4.8])
+        shown = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
+        below = 1.6 * len(shown)
+        figure = plt.figure(figsize=(13, height + below), layout="constrained")
+        upper, lower = figure.subfigures(2, 1, height_ratios=[height, below])
         draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
-        shown = {"gray": images.grayed(self.truth), f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
-        images.fill_grid(lower, [list(tensor) for tensor in shown.values()], labels=list(shown))
+        rows = [list(photos[: self.count]) for photos in shown.values()]
+        images.fill_grid(lower, rows, labels=list(shown))
         picture = images.finish(figure, self.name)
         if self.handle is None:
             self.handle = display.display(picture, display_id=True)

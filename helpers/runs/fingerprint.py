@@ -30,7 +30,7 @@ OF_OTHERS = {  # of no matter to a phase
     "adversarial": HINTS | SUPERRES | SUPERRES_GAN,
     "hints": SUPERRES | SUPERRES_GAN,
     "superres": COLORIZING | SUPERRES_GAN,
-    "superres_gan": COLORIZING - {"n_critic", "discriminator_lr"},
+    "superres_gan": COLORIZING - {"discriminator_lr"},
 }
 LIBRARIES = {"site-packages", "dist-packages", Path(re.__file__).parents[1].name}  # folders of what others wrote
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import kornia.augmentation as K
+import cv2
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2 import JPEG
 
 from helpers.color import L_ab_to_rgb, rgb_to_L_ab
 from helpers.data.batches import Batches
@@ -69,23 +69,18 @@ def gray_photo(L: Tensor) -> Tensor:
 
 def compress(gray: Tensor, lowest: int = 40, highest: int = 95) -> Tensor:
     """Return gray photos (N, 1, H, W) in [0, 1] as JPEG leaves them, each of a quality of its own."""
-    codec, photos = JPEG((lowest, highest)), (gray.cpu().clamp(0, 1) * 255).round().byte()
-    return torch.stack([codec(photo) for photo in photos]).to(gray.device) / 255
-
-
-def damages() -> tuple[Transforms, Transforms]:
-    """Return what an old print went through before and after it was reduced: transforms of gray (N, 1, H, W) in [0, 1].
-
-    One round of Real-ESRGAN's model (Wang et al. 2021, arXiv 2107.10833): blur and JPEG, then noise and JPEG.
-    """
-    return [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), compress], [K.RandomGaussianNoise(std=0.03), compress]
+    done = []
+    for photo in (gray[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy():
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(torch.randint(lowest, highest + 1, ()))]
+        done.append(cv2.imdecode(cv2.imencode(".jpg", photo, quality)[1], cv2.IMREAD_GRAYSCALE))
+    return torch.from_numpy(np.stack(done)[:, None]).to(gray) / 255
 
 
 class SuperResolution(Colorization):
     """The trainer's task: from small lightness to large; validated by PSNR and SSIM of Y.
 
-    phase: "superres" (L1 alone) or "superres_gan". before, after: what happens to a photo before and after it is
-    reduced by bicubic interpolation, see `damages`; nothing by default.
+    phase: "superres" (L1 alone) or "superres_gan". before, after: what damages a photo before and after it is reduced
+    by bicubic interpolation, transforms of gray (N, 1, H, W) in [0, 1]; nothing by default.
     """
 
     def __init__(self, phase: str = "superres", before: Transforms = (), after: Transforms = ()):
@@ -134,10 +129,13 @@ class EncoderFeatures(nn.Module):
     """A perceptual distance on the features of a trained colorizer's encoder, frozen (after Johnson et al. 2016).
 
     It stands in where no trained VGG can be had: what tells colors has to know textures. generator: a `Generator`.
+    Raises ValueError for a network without an encoder.
     """
 
     def __init__(self, generator: nn.Module):
         super().__init__()
+        if not hasattr(generator, "encoder"):
+            raise ValueError(f"{type(generator).__name__} has no encoder to compare features with: take a Generator's")
         self.encoder = generator.encoder.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "EncoderFeatures":

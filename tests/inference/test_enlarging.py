@@ -1,0 +1,151 @@
+"""Enlarging photos of any size in tiles: no seam, no odd photo that stops it, and nobody's large photo by surprise."""
+
+import numpy as np
+import odd_photos
+import pytest
+import torch
+from browsing import LONG, UPLOAD, needs_browser, served
+from PIL import Image
+from skimage.color import rgb2lab
+
+from helpers.inference import __main__ as command
+from helpers.inference.colorizer import Colorizer
+from helpers.inference.folder import colorize_folder
+from helpers.inference.superres import Enlarger, latest_enlarger
+from helpers.models.superres import SRResNet
+from helpers.runs.run import Run
+
+
+def trained(seed=0, **arguments):
+    """A network that adds to bicubic, as if it was trained."""
+    torch.manual_seed(seed)
+    network = SRResNet(**{"blocks": 2, "channels": 16} | arguments)
+    torch.nn.init.normal_(network.last.weight, std=0.02)
+    return network
+
+
+@pytest.fixture
+def colorizer(loud_generator):
+    return Colorizer(loud_generator, "fp32", Enlarger(trained(), "fp32"))
+
+
+@pytest.fixture
+def kept(cfg):
+    """Keep networks as trained by runs, in the order given: (run, phase, network)."""
+
+    def _kept(*made):
+        for name, phase, network in made:
+            run = Run(name)
+            run.path.mkdir(parents=True, exist_ok=True)
+            run.save(phase, network, cfg)
+
+    return _kept
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_tiles_are_the_whole(scale, precision):
+    enlarger, photo = Enlarger(trained(), precision), np.array(odd_photos.color((150, 97)))
+    whole = enlarger(photo, scale, tile=150)
+    for tile in (128, 40, 33):
+        assert np.abs(enlarger(photo, scale, tile).astype(int) - whole).max() <= 1
+    assert whole.shape == (97 * scale, 150 * scale, 3)
+
+
+def test_an_untrained_network_gives_pillows_enlargement():
+    gray = np.array(odd_photos.color((60, 41)).convert("L"))
+    theirs = np.array(Image.fromarray(gray).resize((240, 164), Image.Resampling.BICUBIC)).astype(int)
+    ours = Enlarger(SRResNet(1), "fp32")(np.dstack([gray] * 3)).astype(int)
+    assert np.abs(ours[..., 0] - theirs).mean() < 1  # one reckons in L, the other in gray values
+    assert np.ptp(ours, axis=2).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (70, 3), (64, 49)])
+def test_any_size_is_enlarged_and_colored(colorizer, size):
+    photo = odd_photos.color(size)
+    assert colorizer(photo, enlarge=4).shape == (4 * size[1], 4 * size[0], 3)
+    assert colorizer(photo, enlarge=2).shape == (2 * size[1], 2 * size[0], 3)
+
+
+def test_colors_follow_the_lightness_they_belong_to(colorizer):
+    photo = np.array(odd_photos.color((80, 60)))
+    large, small = rgb2lab(colorizer(photo, enlarge=4)), rgb2lab(colorizer(photo))
+    assert np.abs(small[..., 1:]).mean() > 3
+    mean = large.reshape(60, 4, 80, 4, 3).mean((1, 3))
+    assert np.abs(mean[..., 1:] - small[..., 1:]).mean() < 2
+
+
+def test_a_folder_of_odd_photos_is_enlarged_and_another_network_is_not_mixed_in(colorizer, tmp_path, loud_generator):
+    source = tmp_path / "album"
+    source.mkdir()
+    good, bad = odd_photos.write_good(source), odd_photos.write_bad(source)
+    skipped = colorize_folder(source, tmp_path / "out", colorizer, input_size=64, enlarge=2)
+    assert set(skipped["photo"]) == set(bad)
+    for name, looks in good.items():
+        (found,) = [path for path in (tmp_path / "out").iterdir() if path.name.startswith(name)]
+        assert Image.open(found).size == (2 * looks.width, 2 * looks.height)
+    other = Colorizer(loud_generator, "fp32", Enlarger(trained(1), "fp32"))
+    with pytest.raises(ValueError, match="enlarger: "):
+        colorize_folder(source, tmp_path / "out", other, input_size=64, enlarge=2)
+
+
+def test_what_is_large_already_has_to_be_asked_for_twice(colorizer, monkeypatch):
+    photo = np.zeros((1300, 1700, 3), np.uint8)
+    with pytest.raises(ValueError, match="1700x1300 pixels already.*--enlarge-large"):
+        colorizer(photo, enlarge=4)
+    monkeypatch.setattr("helpers.inference.colorizer.ENOUGH", 1000)
+    with pytest.raises(ValueError, match="50x40"):
+        colorizer(photo[:40, :50], enlarge=2)
+    assert colorizer(photo[:40, :50], enlarge=2, enlarge_large=True).shape == (80, 100, 3)
+    assert colorizer(photo).shape == photo.shape
+
+
+def test_the_gan_that_was_trained_last_is_taken_and_without_one_the_l1_network(kept):
+    with pytest.raises(FileNotFoundError, match="09_super_resolution makes it"):
+        latest_enlarger()
+    kept(("first", "superres", trained()))
+    assert latest_enlarger() == Run("first").file("superres")
+    kept(("first", "superres_gan", trained(1)), ("first damaged", "superres", trained(2)))
+    assert latest_enlarger() == Run("first").file("superres_gan")
+    kept(("second", "superres_gan", trained(3)))
+    assert latest_enlarger() == Run("second").file("superres_gan")
+
+
+def test_weights_of_the_other_kind_are_refused(kept, loud_generator):
+    kept(("one", "superres", trained()), ("one", "warmup", loud_generator))
+    with pytest.raises(ValueError, match="holds a network for super-resolution, not a colorizer"):
+        Colorizer(Run("one").file("superres"))
+    with pytest.raises(ValueError, match="holds a colorizer, not a network for super-resolution"):
+        Enlarger(Run("one").file("warmup"))
+
+
+def test_the_command_enlarges_and_says_what_is_missing(kept, loud_generator, tmp_path, capsys):
+    photo, target = tmp_path / "small.png", tmp_path / "large.png"
+    odd_photos.color((40, 30)).convert("L").save(photo)
+    kept(("one", "adversarial", loud_generator))
+    with pytest.raises(SystemExit):
+        command.main([str(photo), str(target), "--enlarge", "4"])
+    assert "09_super_resolution makes it" in capsys.readouterr().err and not target.exists()
+    kept(("one", "superres", trained()), ("one", "superres_gan", trained(1)))
+    command.main([str(photo), str(target), "--enlarge", "4"])
+    l1 = str(Run("one").file("superres"))
+    command.main([str(photo), str(tmp_path / "l1.png"), "--enlarge", "4", "--enlarger", l1])
+    made = [np.array(Image.open(path)) for path in (target, tmp_path / "l1.png")]
+    assert made[0].shape == made[1].shape == (120, 160, 3) and (made[0] != made[1]).any()
+    command.main([str(photo), str(tmp_path / "same.png")])
+    assert Image.open(tmp_path / "same.png").size == (40, 30)
+
+
+@needs_browser
+def test_a_checkbox_of_the_page_enlarges(browser, tmp_path, loud_generator):
+    odd_photos.color((64, 48)).save(tmp_path / "small.png")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with served(folder, "adversarial", loud_generator, superres_gan=trained()) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
+        page.get_by_label("Enlarge four times").check()
+        page.set_input_files(UPLOAD, tmp_path / "small.png")
+        page.get_by_text("small.png, 256x192").first.wait_for(timeout=LONG)
+        page.close()
