@@ -8,6 +8,7 @@
 # make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
 # make hints-bench                  what hints bring, of the generator that notebook 07 left
 # make superres-bench               how good enlarging is, of the networks that notebook 09 left
+# make video-bench                  how steady films come out, cuts, speed, memory, kills
 # make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
@@ -19,7 +20,7 @@ BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench stress
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench stress
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -44,7 +45,7 @@ check:
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
 # the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: CHECKED = notebooks/0[3-79]* notebooks/solutions/0[45679]*
+check-series: CHECKED = notebooks/0[3-79]* notebooks/10* notebooks/solutions/0[45679]* notebooks/solutions/10*
 check-others: CHECKED = notebooks/0[128]* notebooks/solutions/0[1238]*
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
@@ -73,6 +74,9 @@ hints-bench: $(VENV)/installed
 
 superres-bench: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/superres.py
+
+video-bench: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/video.py
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

@@ -95,16 +95,16 @@ def to_tensor(rgb: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
-def list_photos(folder: Path) -> list[Path]:
+def list_photos(folder: Path, suffixes: frozenset[str] | set[str] = frozenset(SUFFIXES)) -> list[Path]:
     """Return the photo files in a folder and below, sorted; folders that may not be opened are printed and passed over.
 
-    Raises FileNotFoundError if there are none.
+    suffixes: how the names end. Raises FileNotFoundError if there are none.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: name one that holds photos.")
     found = os.walk(folder, onerror=lambda error: print(f"passed over: {error}"))
     paths = [Path(parent, name) for parent, _, names in found for name in names]
-    paths = [path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file()]
+    paths = [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
     if not paths:
-        raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(SUFFIXES))} in it and below.")
+        raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(suffixes))} in it and below.")
     return sorted(paths)

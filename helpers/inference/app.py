@@ -16,7 +16,9 @@ from PIL import Image
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference import painting
 from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.film import SUFFIXES
 from helpers.inference.folder import colorize_file, result_in
+from helpers.inference.video import colorize_film
 
 PREVIEW = 900  # pixels on the shorter side of what the page shows; the download is of full size
 KEPT = 24 * 3600  # seconds for which the page's own copies of uploads and results stay on the disk
@@ -76,6 +78,8 @@ def build(colorizer: Colorizer | None = None) -> gr.Blocks:
         gr.Markdown(f"{INTRODUCTION} Weights: {colorizer}.")
         with gr.Tab("Photos"):
             photos_tab(colorizer, page.folder.name)
+        with gr.Tab("Films"):
+            films_tab(colorizer, page.folder.name)
         with gr.Tab("Hints"):
             if colorizer.takes_hints:
                 painting.build(colorizer, page.folder.name)
@@ -110,6 +114,29 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
     inputs = [files, *fields.values()]
     changed = [part.change for part in inputs]
     gr.on(changed, _colorize, inputs, results, trigger_mode="always_last")  # a slider that is dragged changes often
+
+
+def films_tab(colorizer: Colorizer, folder: str) -> None:
+    """Lay out the tab for a film; results are written below a folder."""
+    with gr.Row():
+        with gr.Column(scale=1):
+            film = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180)
+            saturation = gr.Slider(0, 3, 1, step=0.05, label="Saturation", info="0 is gray, 1 as predicted")
+            steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
+            start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
+        player = gr.Video(label="In color", interactive=False, scale=3)
+
+    def _colorize(file, saturation, steady, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+        if file is None:
+            raise gr.Error("Drop a film first.")
+        target = result_in(folder, Path(file)).with_suffix(".mp4")
+        try:
+            colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
+        except (OSError, ValueError) as error:
+            raise gr.Error(str(error).replace(file, Path(file).name)) from error
+        return str(target), gr.DownloadButton(f"Download {target.name}", value=str(target), visible=True)
+
+    start.click(_colorize, [film, saturation, steady], [player, download])
 
 
 def main(arguments: list[str] | None = None) -> None:

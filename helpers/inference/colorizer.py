@@ -35,9 +35,20 @@ class Options:
     contrast: float = bounded(0.0, 0, 40)  # limit of OpenCV's CLAHE before; 2 is some
     enlarge: int = chosen(1, 2, 4)  # times as large, by the super-resolution of notebook 09
     enlarge_large: bool = False  # even what is large already
+    steady: float = bounded(0.9, 0, 0.99)  # films: share of a color that stays from frame to frame; 0 is none
+    both_ways: bool = True  # films: colors come from the frames after too
 
     def __post_init__(self):
         check_fields(self)
+
+    def refuse_large(self, height: int, width: int) -> None:
+        """Raise ValueError for a size that is not to be enlarged."""
+        if self.enlarge > 1 and height * width > ENOUGH and not self.enlarge_large:
+            raise ValueError(
+                f"the photo has {width}x{height} pixels already, and enlarging is for small photos: what a network "
+                f"adds is invented, and {self.enlarge * width}x{self.enlarge * height} pixels take minutes. To do it "
+                "all the same, use --enlarge-large (enlarge_large=True)"
+            )
 
 
 def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
@@ -50,12 +61,6 @@ def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
     if options.contrast:
         L = cv2.createCLAHE(options.contrast, (8, 8)).apply(L)
     return cv2.cvtColor(np.dstack([L, np.full_like(L, 128), np.full_like(L, 128)]), cv2.COLOR_LAB2RGB)
-
-
-def preprocess(photo: Any, options: Options) -> tuple[np.ndarray, Tensor]:
-    """Return any photo as uint8 (H, W, 3), restored, and the L (1, 1, h, w) that the network sees of it."""
-    rgb = restore(to_rgb(photo), options)
-    return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0]
 
 
 def in_half(generator: nn.Module, precision: str) -> nn.Module:
@@ -153,21 +158,17 @@ class Colorizer:
         ab = self.predict(L, options.flip, told) * options.saturation
         return torch.where(said[:, 2:] > 0, said[:, :2], ab)[0]
 
-    def enlarged(self, rgb: np.ndarray, options: Options) -> np.ndarray:
-        """Return a photo (H, W, 3) as large as the options ask; gray where that is larger than it was.
+    def prepare(self, photo: Any, options: Options) -> tuple[np.ndarray, Tensor, tuple[int, int]]:
+        """Return any photo as uint8 (H, W, 3), restored and enlarged, the L (1, 1, h, w) that the network sees of it.
 
-        Raises ValueError for a photo that has enough pixels, FileNotFoundError when no super-resolution was trained.
+        Also its own height and width. Raises ValueError for a photo that cannot be read or is not to be enlarged,
+        FileNotFoundError when no super-resolution was trained.
         """
-        height, width, scale = *rgb.shape[:2], options.enlarge
-        if scale == 1:
-            return rgb
-        if height * width > ENOUGH and not options.enlarge_large:
-            raise ValueError(
-                f"the photo has {width}x{height} pixels already, and enlarging is for small photos: what a network "
-                f"adds is invented, and {scale * width}x{scale * height} pixels take minutes. To do it all the same, "
-                "use --enlarge-large (enlarge_large=True)"
-            )
-        return self.larger()(rgb, scale)
+        rgb = restore(to_rgb(photo), options)
+        size = rgb.shape[:2]
+        options.refuse_large(*size)
+        rgb = self.larger()(rgb, options.enlarge) if options.enlarge > 1 else rgb
+        return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0], size
 
     def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray] = (), **options: Any) -> np.ndarray:
         """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), of its own size; see `Options`.
@@ -175,8 +176,8 @@ class Colorizer:
         hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be followed.
         """
         options = self.options(**options)
-        rgb, L = preprocess(photo, options)
-        return render(self.enlarged(rgb, options), self.colors(L, options, hints, rgb.shape[:2]))
+        rgb, L, size = self.prepare(photo, options)
+        return render(rgb, self.colors(L, options, hints, size))
 
 
 def digits_of(network: nn.Module) -> str:

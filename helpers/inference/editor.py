@@ -13,7 +13,7 @@ import traitlets
 from PIL import Image
 
 from helpers.data.photos import reduced, to_rgb
-from helpers.inference.colorizer import Colorizer, preprocess, render
+from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.hints import Hint
 
 SHOWN = 400  # pixels on the shorter side of the photo in the editor
@@ -48,7 +48,7 @@ class HintEditor(anywidget.AnyWidget):
 
     def _follow(self, change: Any = None) -> None:
         options = self.colorizer.options()
-        small, L = preprocess(reduced(self.photo, SHOWN), options)
+        small, L, _ = self.colorizer.prepare(reduced(self.photo, SHOWN), options)
         shown = render(small, self.colorizer.colors(L, options, self.said, self.photo.shape[:2]))
         Image.fromarray(shown).save(file := io.BytesIO(), "PNG")
         self.picture = base64.b64encode(file.getvalue()).decode()

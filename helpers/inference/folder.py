@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -16,10 +15,12 @@ from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.data.photos import list_photos
-from helpers.inference.colorizer import Colorizer, Options, preprocess, render
+from helpers.data.photos import SUFFIXES, list_photos
+from helpers.inference import film
+from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.hints import Hint
-from helpers.runs.files import locked, write_atomically
+from helpers.inference.video import colorize_film
+from helpers.runs.files import locked, refuse_another, write_atomically
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")
@@ -29,10 +30,13 @@ PREDICTING = threading.Lock()  # photos are read and written side by side, predi
 def target_of(path: Path, source: Path, target: Path, file_format: str) -> Path:
     """Return where a photo's colorized version goes: the same name, in the format asked for, else its own if it can."""
     relative = path.relative_to(source)
-    own = relative.suffix.lower() if relative.suffix.lower() in (*JPEG, ".png") else ".png"
-    ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
-    same = relative.suffix.lower() == ending
-    return target / (relative if same else relative.with_name(relative.name + ending))
+    suffix = relative.suffix.lower()
+    if suffix in film.SUFFIXES:
+        ending = suffix if suffix in film.FORMATS else ".mp4"
+    else:
+        own = suffix if suffix in (*JPEG, ".png") else ".png"
+        ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
+    return target / (relative if suffix == ending else relative.with_name(relative.name + ending))
 
 
 def result_in(folder: str, path: Path) -> Path:
@@ -54,10 +58,10 @@ def colorize_file(
     Raises ValueError for a photo that cannot be read or colorized, OSError for a target that cannot be written.
     """
     try:
-        rgb, L = preprocess(source, options)
+        rgb, L, size = colorizer.prepare(source, options)
         with PREDICTING:
-            ab = colorizer.colors(L, options, hints, rgb.shape[:2])
-        content = encoded(render(colorizer.enlarged(rgb, options), ab), source, target, quality)
+            ab = colorizer.colors(L, options, hints, size)
+        content = encoded(render(rgb, ab), source, target, quality)
     except FileNotFoundError:  # no network to enlarge with: no photo's fault
         raise
     except (OSError, ValueError) as error:
@@ -99,9 +103,9 @@ def metadata(path: Path) -> dict[str, bytes]:
 
 
 def targets_for(source: Path, target: Path, file_format: str) -> dict[Path, Path]:
-    """Return where each photo in a folder and below goes; no two have one target, and none is in the target."""
+    """Return where each photo or film in a folder and below goes; no two have one target, and none is in the target."""
     inside, places, taken = target.resolve(), {}, set()
-    for path in list_photos(source):
+    for path in list_photos(source, SUFFIXES | film.SUFFIXES):
         if source.resolve() in inside.parents and inside in path.resolve().parents:
             continue
         place = target_of(path, source, target, file_format)
@@ -112,20 +116,14 @@ def targets_for(source: Path, target: Path, file_format: str) -> dict[Path, Path
     return places
 
 
-def refuse_another(target: Path, source: Path, colorizer: Colorizer, options: Options) -> None:
-    """Raise ValueError when a folder holds what was colorized from, with, or in another way; else note what it is."""
-    note, now = target / "made_with.json", {"photos": str(source.resolve())} | colorizer.made_with(options)
-    then = asdict(Options()) | json.loads(note.read_text()) if note.exists() else now  # an option may be newer
-    differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
-    if differ:
-        raise ValueError(f"{target} holds photos made in another way ({'; '.join(differ)}): name another folder.")
-    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
-
-
 def attempt(path: Path, target: Path, colorizer: Colorizer, options: Options, quality: int) -> str:
-    """Colorize a photo, and return why it has to be skipped, if so; raises OSError when nothing can be written."""
+    """Colorize a photo or film, and return why it is to be skipped, if so; raises OSError if nothing can be written."""
     try:
-        colorize_file(path, target, colorizer, options, quality)
+        if path.suffix.lower() in film.SUFFIXES:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            colorize_film(path, target, colorizer, **asdict(options))
+        else:
+            colorize_file(path, target, colorizer, options, quality)
     except ValueError as error:
         return str(error)
     except OSError as error:
@@ -151,7 +149,7 @@ def colorize_folder(
     file_format: str = "",
     **options: Any,
 ) -> pd.DataFrame:
-    """Colorize all photos in a folder and below into another folder; return a table of what was skipped, and why.
+    """Colorize all photos and films in a folder and below into another; return a table of what was skipped, and why.
 
     What is in the target already is left as it is: a second call goes on where the first stopped. `file_format` is
     "jpeg", "png" or "" (each photo's own); quality: of JPEG, 1 to 100; options: see `Options`. Raises ValueError when
@@ -165,7 +163,7 @@ def colorize_folder(
     options = (colorizer := colorizer or Colorizer()).options(**options)
     work = (lambda path: attempt(path, places[path], colorizer, options, quality)), left, workspace.cores() + 1
     with locked(target) as heartbeat:
-        refuse_another(target, source, colorizer, options)
+        refuse_another(target, {"photos": str(source.resolve())} | colorizer.made_with(options), asdict(Options()))
         print(f"{len(places)} photos, {len(places) - len(left)} of them done before; weights: {colorizer}")
         for path, error in zip(left, tqdm(workspace.in_parallel(*work), total=len(left), unit="photo"), strict=True):
             heartbeat()

@@ -24,16 +24,18 @@ PAINTED = 0.2  # share of a pixel, as the network sees it, that a stroke has to 
 class Hint:
     """A color for a place of a photo: x and y in its pixels, from the upper left; color as "#rrggbb" or by its name.
 
-    Only hue and chroma of the color count, the lightness is the photo's own. Raises ValueError for what is no color.
+    Only hue and chroma of the color count, the lightness is the photo's own. at: seconds into a film, where it is said.
+    Raises ValueError for what is no color.
     """
 
     x: float
     y: float
     color: str
+    at: float = 0.0
 
     def __post_init__(self):
-        if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in (self.x, self.y)):
-            raise ValueError(f"hint at {self.x!r}, {self.y!r}: both must be numbers, of pixels")
+        if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in (self.x, self.y, self.at)):
+            raise ValueError(f"hint at {self.x!r}, {self.y!r}, {self.at!r}: all must be numbers, of pixels and seconds")
         try:
             ImageColor.getrgb(self.color)
         except (ValueError, AttributeError, TypeError) as error:
@@ -41,11 +43,12 @@ class Hint:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the hint that a text X,Y,COLOR means; raises ValueError for another text."""
+        """Return the hint that a text X,Y,COLOR or X,Y,COLOR@SECONDS means; raises ValueError for another text."""
         x, _, rest = text.partition(",")
-        y, _, color = rest.partition(",")
+        y, _, rest = rest.partition(",")
+        color, _, at = rest.partition("@")
         try:
-            return cls(float(x), float(y), color.strip())
+            return cls(float(x), float(y), color.strip(), float(at or 0))
         except ValueError as error:
             raise ValueError(f"hint {text!r} is not X,Y,#rrggbb: {error}") from error
 

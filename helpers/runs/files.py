@@ -41,6 +41,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         ) from error
 
 
+def refuse_another(folder: Path, now: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Raise ValueError when a folder holds what was made in another way; else note in it what this way is.
+
+    defaults: what holds where an older note does not speak of a setting.
+    """
+    note = folder / "made_with.json"
+    then = defaults | json.loads(note.read_text()) if note.exists() else now
+    differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
+    if differ:
+        raise ValueError(f"{folder} holds what was made in another way ({'; '.join(differ)}): name another target.")
+    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[Callable[[], None]]:
     """Hold a folder for the time of a `with` block; gives the heartbeat, a function to call now and then.

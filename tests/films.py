@@ -1,0 +1,58 @@
+"""Films of every kind, made on the spot: with sound, without, rotated, broken off."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from skimage import data
+
+from helpers.evaluation.video import pan
+
+TONE = 440  # Hz
+
+
+def shots(*lengths, size=(72, 96)):
+    """Frames (H, W, 3) of as many shots as there are lengths, each a camera that moves over another photo."""
+    photos = [data.coffee(), data.chelsea(), data.astronaut(), data.rocket()]
+    return [frame for i, length in enumerate(lengths) for frame in pan(photos[i % 4], length, size, turn=0.5)[0]]
+
+
+def write(path, frames, times=None, rate=25, sound=(), codec="libx264", options=None, **settings):
+    """Write a film. times: of the frames, in units of 1/12800 s; sound: a codec for each track.
+
+    options: of the encoder; settings: of the video's codec context.
+    """
+    base = Fraction(1, 12800)
+    with av.open(str(path), "w") as film:
+        picture = film.add_stream(codec, rate, options={"bf": "0"} | (options or {}))  # as `film.QUALITY`: repeatable
+        picture.height, picture.width = frames[0].shape[:2]
+        picture.pix_fmt, picture.time_base = "yuv420p", base
+        for name, value in settings.items():
+            setattr(picture, name, value)
+        picture.codec_context.time_base = base
+        tracks = [film.add_stream(name, 48000, layout="stereo") for name in sound]
+        for i, rgb in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            frame.pts, frame.time_base = (times[i] if times is not None else 512 * i), base
+            film.mux(picture.encode(frame))
+        film.mux(picture.encode())
+        for k, track in enumerate(tracks):
+            seconds = np.arange(48000 * len(frames) // rate) / 48000
+            wave = (8000 * np.sin(2 * np.pi * TONE * (k + 1) * seconds)).astype(np.int16)
+            tone = av.AudioFrame.from_ndarray(np.repeat(wave, 2)[None], format="s16", layout="stereo")
+            tone.sample_rate, tone.pts = 48000, 0
+            film.mux(track.encode(tone))
+            film.mux(track.encode())
+    return path
+
+
+def packets(path, kind):
+    """What a film's tracks of a kind hold: a list of (time in seconds, bytes) for each."""
+    with av.open(str(path)) as film:
+        streams = [stream.index for stream in film.streams if stream.type == kind]
+    found = []
+    for index in streams:
+        with av.open(str(path)) as film:
+            read = film.demux(film.streams[index])
+            found.append([(float(p.pts * p.time_base), bytes(p)) for p in read if p.size])
+    return found
