@@ -81,7 +81,7 @@ class Config:
     superres_lr: float = bounded(5e-4, 1e-9, 1)
     superres_gan_epochs: int = bounded(50, 1, 10**6)
     superres_gan_lr: float = bounded(1e-4, 1e-9, 1)
-    original_size: int = bounded(400, 32, 10**4)  # center of the photos' own pixels that patches are cut from
+    original_size: int = bounded(400, 32, 10**4)  # center of the photos' own pixels that patches are cut from; both
     patch_size: int = bounded(96, 32, 1024)  # pixels on a side of a large patch, a multiple of 4
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine
@@ -98,6 +98,9 @@ class Config:
             object.__setattr__(self, name, str(getattr(self, name)))  # a Path is welcome too
         if set(self.run) & set('/\\:*?"<>|') or self.run.startswith(".") or len(self.run) > 100:
             raise ValueError(f"run={self.run!r} cannot be the name of a folder; use letters, numbers, spaces, dashes")
+        for name in ("original_size", "patch_size"):
+            if getattr(self, name) % 4:
+                raise ValueError(f"{name}={getattr(self, name)} must be a multiple of 4: it is reduced to a quarter")
         object.__setattr__(self, "run", self.run or self.profile)
 
     @classmethod

@@ -5,6 +5,7 @@ Called by `make test-colab`, in an environment that holds what Colab has preinst
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import types
@@ -26,6 +27,7 @@ def main():
     setup = next(source for source in sources if "REPOSITORY" in source)
     setup = setup.replace('REPOSITORY = ""', f"REPOSITORY = {str(PROJECT)!r}")
     sys.modules["google.colab"] = types.ModuleType("google.colab")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Colab's pip is its kernel's
     before = installed()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         exec(setup, {})

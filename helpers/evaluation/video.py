@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
-from helpers.inference.flow import warp
+from helpers.data.flow import warp
 
 SHOWN = 80 / 128  # ab beyond which a histogram has one bin for all
 

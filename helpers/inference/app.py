@@ -50,7 +50,7 @@ def colorize_uploads(
 ) -> list[dict[str, str]]:
     """Colorize uploaded files; what cannot be read is told on the page, and the others go on."""
     for old in Path(folder).iterdir():  # the page holds copies of what it shows
-        if time.time() - old.stat().st_mtime > SWEPT:
+        if time.time() - old.stat().st_mtime > SWEPT and not any(old.glob(".*.parts")):  # no film is made there
             shutil.rmtree(old, ignore_errors=True)
     done = []
     for file in progress.tqdm(files or [], unit="photos"):

@@ -9,12 +9,15 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts"}
+SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts", ".mts", ".m2ts"}
+SUFFIXES |= {".3gp", ".vob", ".flv", ".dv"}
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # that can be written
 QUALITY = {"crf": "17", "bf": "0"}  # without frames out of order, chunks can be joined
-LOOK = 160  # pixels of height that cuts are found at
+LOOK = 160  # pixels on the shorter side that cuts are found at
+BT709 = 1  # the number that stands for it in a file's header
 
 
 class Film:
@@ -27,36 +30,45 @@ class Film:
         self.path = Path(path)
         try:
             with av.open(str(path)) as container:
-                if not container.streams.video:
+                moving = [
+                    stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic
+                ]
+                if not moving:
                     raise ValueError(f"{path} holds no pictures: name a film")
-                stream = container.streams.video[0]
+                stream = moving[0]
+                self.index, self.count, self.shape_of_pixels = stream.index, stream.frames, stream.sample_aspect_ratio
                 self.time_base, self.rate = stream.time_base, stream.average_rate or stream.guessed_rate or 25
-                self.count, self.shape_of_pixels = stream.frames, stream.sample_aspect_ratio
+            self.turns = 0
             self.height, self.width = next(self.frames())[1].shape[:2]
+            if self.turns % 2 and self.shape_of_pixels:
+                self.shape_of_pixels = 1 / self.shape_of_pixels
         except FileNotFoundError:
             raise
         except (av.FFmpegError, StopIteration) as error:
             raise ValueError(f"{path} cannot be read as a film ({str(error) or 'it holds no frame'})") from error
 
-    def frames(self, height: int | None = None, kind: str = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, shorter: int | None = None, kind: str = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
         """Yield the time of each frame, in units of `time_base`, and its pixels, uint8 (H, W, 3), or (H, W) if "gray".
 
-        height: to reduce them to; None for their own. Times rise, whatever the file says. A film that breaks off ends.
+        shorter: what their shorter side is reduced to; None for their own size. Times rise, whatever the file says. A
+        film that breaks off ends there.
         """
         last = None
         with av.open(str(self.path)) as container:
-            stream = container.streams.video[0]
+            stream = container.streams[self.index]
             stream.thread_type = "AUTO"
             first = None
             for frame in self._decoded(container, stream):
                 first = first or (frame.width, frame.height)  # a film may change its size
-                share = height / min(first) if height and height < min(first) else 1
+                share = min(1, (shorter or min(first)) / min(first))
                 size = {"width": max(1, round(first[0] * share)), "height": max(1, round(first[1] * share))}
                 step = max(1, round(1 / self.rate / self.time_base))
-                time = frame.pts if frame.pts is not None else (0 if last is None else last + step)
+                time = 0 if last is None else last + step
+                if frame.pts is not None:  # a filter has a time base of its own
+                    time = round(frame.pts * (frame.time_base or self.time_base) / self.time_base)
                 last = time if last is None else max(time, last + 1)
-                turns = frame.rotation // 90 % 4
-                yield last, np.rot90(frame.to_ndarray(format=kind, **size), turns)
+                self.turns = frame.rotation // 90 % 4
+                yield last, np.rot90(frame.to_ndarray(format=kind, **size), self.turns)
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
         """Yield decoded frames, those of two half-pictures made whole; what cannot be decoded is left out."""
@@ -82,7 +94,9 @@ class Film:
 def deinterlacer(stream: Any) -> Any:
     """Return a filter that makes whole frames of two half-pictures each."""
     graph = av.filter.Graph()
-    graph.link_nodes(graph.add_buffer(template=stream), graph.add("yadif"), graph.add("buffersink")).configure()
+    graph.link_nodes(
+        graph.add_buffer(template=stream), graph.add("yadif", "deint=interlaced"), graph.add("buffersink")
+    ).configure()
     return graph
 
 
@@ -132,11 +146,14 @@ def write_film(
                 height, width = rgb.shape[:2]
                 stream = result.add_stream("libx264", Fraction(rate).limit_denominator(1001), options=QUALITY)
                 stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-                stream.codec_context.time_base = time_base
+                context = stream.codec_context
+                context.time_base, context.color_range = time_base, 1
+                context.colorspace = context.color_primaries = context.color_trc = BT709  # else players guess
                 if shape_of_pixels:
-                    stream.codec_context.sample_aspect_ratio = shape_of_pixels
+                    context.sample_aspect_ratio = shape_of_pixels
             even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
             frame.pts, frame.time_base = time, time_base
             result.mux(stream.encode(frame))
         result.mux(stream.encode())
@@ -165,7 +182,7 @@ def join(chunks: list[Path], film: Film, path: Path, kind: str) -> list[str]:
         picture = result.add_stream_from_template(first.streams.video[0])
         rows.append(packet for chunk in chunks for packet in packets(chunk, 0, picture))
         for stream in (*source.streams.audio, *source.streams.subtitles):
-            name = stream.codec_context.codec.canonical_name
+            name = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
             if name not in result.supported_codecs:
                 left_out.append(f"{stream.type} ({name})")
                 continue

@@ -4,7 +4,7 @@ import errno
 import io
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,12 +116,14 @@ def targets_for(source: Path, target: Path, file_format: str) -> dict[Path, Path
     return places
 
 
-def attempt(path: Path, target: Path, colorizer: Colorizer, options: Options, quality: int) -> str:
+def attempt(
+    path: Path, target: Path, colorizer: Colorizer, options: Options, quality: int, beat: Callable[[], None]
+) -> str:
     """Colorize a photo or film, and return why it is to be skipped, if so; raises OSError if nothing can be written."""
     try:
         if path.suffix.lower() in film.SUFFIXES:
             target.parent.mkdir(parents=True, exist_ok=True)
-            colorize_film(path, target, colorizer, **asdict(options))
+            colorize_film(path, target, colorizer, beat=beat, **asdict(options))
         else:
             colorize_file(path, target, colorizer, options, quality)
     except ValueError as error:
@@ -130,6 +132,8 @@ def attempt(path: Path, target: Path, colorizer: Colorizer, options: Options, qu
         if errno.ENAMETOOLONG not in (error.errno, getattr(error.__cause__, "errno", None)):
             raise
         return "its name is too long to be written"
+    except (MemoryError, RuntimeError) as error:
+        return f"cannot be colorized: {error}"
     return ""
 
 
@@ -161,11 +165,13 @@ def colorize_folder(
     places = targets_for(source, target, file_format)
     left, skipped = [path for path, place in places.items() if not place.exists()], []
     options = (colorizer := colorizer or Colorizer()).options(**options)
-    work = (lambda path: attempt(path, places[path], colorizer, options, quality)), left, workspace.cores() + 1
     with locked(target) as heartbeat:
+        work = (lambda path: attempt(path, places[path], colorizer, options, quality, heartbeat)), left
         refuse_another(target, {"photos": str(source.resolve())} | colorizer.made_with(options), asdict(Options()))
         print(f"{len(places)} photos, {len(places) - len(left)} of them done before; weights: {colorizer}")
-        for path, error in zip(left, tqdm(workspace.in_parallel(*work), total=len(left), unit="photo"), strict=True):
+        for path, error in zip(
+            left, tqdm(workspace.in_parallel(*work, workspace.cores() + 1), total=len(left), unit="photo"), strict=True
+        ):
             heartbeat()
             if error:
                 skipped.append((path.relative_to(source).as_posix(), error))

@@ -2,10 +2,10 @@
 
 import json
 import shutil
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from helpers.data.flow import motion, trusted, warp
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.film import FORMATS, LOOK, Film, find_cuts, join, write_film
-from helpers.inference.flow import motion, trusted, warp
 from helpers.inference.hints import Hint
 from helpers.runs.files import locked, refuse_another, write_atomically
 
-MEMORY = 200_000_000  # bytes that the frames of a chunk may take
+MEMORY = 100_000_000  # bytes that the frames of a chunk may take
 LONGEST = 48  # frames of a chunk
+AHEAD = 16  # frames after a chunk that its colors come from too
 BATCH = 8  # frames that the network sees at a time
 BACK = 500  # frames that a hint goes back to before its own
 
@@ -53,26 +54,30 @@ def steady(
     before: Shot | None = None,
     weight: float = 0.9,
     backward: bool = True,
+    ahead: int = 0,
 ) -> tuple[list[np.ndarray], Shot]:
     """Return steadied colors of frames that follow each other, and where the last one stands, for the next call.
 
     grays: (h, w) uint8; colors: ab (h, w, 2), float32, frame by frame; cuts: frames at which nothing is carried over;
     before: where the frame before the first stands. Where the flow can be trusted, `weight` of a color is what came
-    along from the frame before; backward: then once more from the frame after.
+    along from the frame before; backward: then once more from the frame after. ahead: of the last so many frames the
+    others profit, but they are not returned.
     """
     flows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     made: list[np.ndarray] = []
+    count, last = len(grays) - ahead, before
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
         if i not in cuts and before is not None:
             flows[i] = motion(gray, before.gray), motion(before.gray, gray)
             ab = mixed(ab, before.ab, *flows[i], weight)
         before = Shot(gray, ab)
+        last = before if i < count else last
         made.append(ab)
     if backward:
         for i in reversed(range(len(made) - 1)):
             if i + 1 in flows:
                 made[i] = mixed(made[i], made[i + 1], *flows[i + 1][::-1], weight)
-    return made, before
+    return made[:count], last
 
 
 def mixed(ab: np.ndarray, other: np.ndarray, flow: np.ndarray, back: np.ndarray, weight: float) -> np.ndarray:
@@ -118,18 +123,31 @@ def moved(hints: Sequence[Hint], here: np.ndarray, there: np.ndarray) -> list[Hi
     return found
 
 
-def plan(film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
-    """Return the frames that begin a shot, and the hints of each frame, in the film's pixels."""
-    bar = {"total": film.count or None, "unit": "frame"}
-    cuts = find_cuts((gray for _, gray in tqdm(film.frames(LOOK, "gray"), "cuts", **bar)), film.rate)
+def plan(
+    film: Film, hints: Sequence[Hint], beat: Callable[[], None] = lambda: None
+) -> tuple[list[int], dict[int, list[Hint]]]:
+    """Return the frames that begin a shot, and the hints of each frame, in the film's pixels.
+
+    Raises ValueError for a hint that is said after the film's end.
+    """
+
+    def _looked_at(title: str) -> Iterator[np.ndarray]:
+        for number, (_, gray) in enumerate(tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame")):
+            if number % 100 == 0:
+                beat()
+            yield gray
+
+    cuts = find_cuts(_looked_at("cuts"), film.rate)
     if not hints:
         return cuts, {}
-    share, times = max(1.0, film.height / LOOK), [time * film.time_base for time, _ in film.frames(2, "gray")]
-    starts: dict[int, list[Hint]] = {}
+    times = [float(time * film.time_base) for time, _ in film.frames(2, "gray")]
+    share, starts = max(1.0, min(film.height, film.width) / LOOK), {}
     for hint in hints:
-        number = max(0, bisect_right(times, times[0] + hint.at) - 1)
-        starts.setdefault(number, []).append(Hint(hint.x / share, hint.y / share, hint.color))
-    said = travel((gray for _, gray in tqdm(film.frames(LOOK, "gray"), "hints", **bar)), starts, cuts)
+        off = [abs(time - times[0] - hint.at) for time in times]
+        if times[0] + hint.at > times[-1] + 1:
+            raise ValueError(f"a hint is said at {hint.at:g} s, and the film ends at {times[-1] - times[0]:.2f} s")
+        starts.setdefault(off.index(min(off)), []).append(Hint(hint.x / share, hint.y / share, hint.color))
+    said = travel(_looked_at("hints"), starts, cuts)
     return cuts, {n: [Hint(share * hint.x, share * hint.y, hint.color) for hint in some] for n, some in said.items()}
 
 
@@ -156,30 +174,31 @@ def colorize_film(
     target: Path | str,
     colorizer: Colorizer | None = None,
     hints: Sequence[Hint] = (),
+    beat: Callable[[], None] = lambda: None,
     **options: Any,
 ) -> Path:
     """Colorize a film into another file, .mp4 or .mkv, with its own times and sound; options: see `Options`.
 
-    hints: colors for places, each from a time on, see `Hint`. A call that was killed goes on at its last whole chunk.
-    Raises ValueError for what is no film, or was begun in another way, FileExistsError for a target that is there,
-    BlockingIOError when another program makes it.
+    hints: colors for places, each at its time, see `Hint`; beat: called now and then. A call that was killed goes on at
+    its last whole chunk. Raises ValueError for what is no film, or was begun in another way, FileExistsError for a
+    target that is there, BlockingIOError when another program makes it.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    kind = FORMATS.get(target.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{target}: name a film that ends in {' or '.join(FORMATS)}")
-    if target.exists():
-        raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
-    film, colorizer = Film(source), colorizer or Colorizer()
+    kind, film = target_format(target), Film(source)
+    colorizer = colorizer or Colorizer()
     options, work = colorizer.options(**options), target.with_name(f".{target.name}.parts")
     options.refuse_large(film.height, film.width)
-    inside = [hint for hint in hints if hint.x < film.width and hint.y < film.height]
-    if len(inside) < len(hints):
+    if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
         raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
+    if hints and not colorizer.takes_hints:
+        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
     with locked(work) as heartbeat:
+        if not list(work.glob("*.nut")):  # nothing is lost yet
+            for note in work.glob("*.json"):
+                note.unlink()
         made = colorizer.made_with(options) | {"film": str(source.resolve()), "size": source.stat().st_size}
         refuse_another(work, made | {"hints": [asdict(hint) for hint in hints]}, {})
-        chunks = list(chunked(film, work, colorizer, options, hints, heartbeat))
+        chunks = list(chunked(film, work, colorizer, options, hints, lambda: (heartbeat(), beat())))
         left_out: list[str] = []
         write_atomically(target, lambda path: left_out.extend(join(chunks, film, path, kind)))
     shutil.rmtree(work)
@@ -188,40 +207,70 @@ def colorize_film(
     return target
 
 
+def target_format(target: Path) -> str:
+    """Return the format that a film is to be written in; raises ValueError or FileExistsError where it cannot be."""
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"{target}: name a film that ends in {' or '.join(FORMATS)}")
+    if target.exists():
+        raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
+    return FORMATS[target.suffix.lower()]
+
+
+def painted(
+    film: Film,
+    first: int,
+    colorizer: Colorizer,
+    options: Options,
+    said: dict[int, list[Hint]],
+    beat: Callable[[], None],
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield a film's frames from one on: time, pixels (H, W, 3), and what `paint` makes of it, gray and ab."""
+    frames = islice(enumerate(film.frames()), first, None)
+    while some := list(islice(frames, BATCH)):
+        beat()
+        numbers, times, pixels = [i for i, _ in some], [time for _, (time, _) in some], [rgb for _, (_, rgb) in some]
+        yield from zip(times, *paint(colorizer, pixels, options, [said.get(i, []) for i in numbers]), strict=True)
+
+
 def chunked(
     film: Film, work: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint], beat: Callable[[], None]
 ) -> Iterator[Path]:
     """Yield the chunks of a film in color, files in a folder; those that are there already are not made again."""
-    cuts, said = kept_plan(work / "plan.json", film, hints)
-    length = max(BATCH, min(LONGEST, MEMORY // (3 * film.height * film.width * options.enlarge**2)))
-    frames, clock = film.frames(), (film.time_base, film.rate, "nut", film.shape_of_pixels)
-    with tqdm(total=film.count or None, desc="color", unit="frame") as bar:
-        for number in count():
-            beat()
-            chunk, some, first = work / f"{number:06}.nut", list(islice(frames, length)), number * length
-            if not some:
+    cuts, said = kept_plan(work / "plan.json", film, hints, beat)
+    fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
+    length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
+    done = next(number for number in count() if not (work / f"{number:06}.nut").exists())
+    yield from (work / f"{number:06}.nut" for number in range(done))
+    frames = painted(film, done * length, colorizer, options, said, beat)
+    waiting: list[tuple] = []
+    with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
+        for number in count(done):
+            waiting += islice(frames, length + AHEAD - len(waiting))
+            if not waiting:
                 return
-            if not chunk.exists():
-                own = [said.get(first + i, []) for i in range(len(some))]
-                pictures, grays, colors = paint(colorizer, [rgb for _, rgb in some], options, own)
-                if options.steady:
-                    before = Shot.load(work / f"{number - 1:06}.npz") if number else None
-                    here = [cut - first for cut in cuts]
-                    colors, before = steady(grays, colors, here, before, options.steady, options.both_ways)
-                    write_atomically(work / f"{number:06}.npz", before.save)
-                made = (
-                    (time, render(rgb, torch.from_numpy(ab).permute(2, 0, 1)))
-                    for (time, _), rgb, ab in zip(some, pictures, colors, strict=True)
-                )
-                write_atomically(chunk, lambda path, made=made: write_film(path, made, *clock))
-            bar.update(len(some))
+            times, pictures, grays, colors = zip(*waiting, strict=True)
+            if options.steady:
+                before = Shot.load(work / f"{number - 1:06}.npz") if number else None
+                here = [cut - number * length for cut in cuts]
+                ahead = len(waiting[length:])
+                colors, last = steady(grays, colors, here, before, options.steady, options.both_ways, ahead)
+                write_atomically(work / f"{number:06}.npz", last.save)
+            own = zip(times[:length], pictures, colors, strict=False)
+            made = [(time, render(rgb, torch.from_numpy(ab).permute(2, 0, 1))) for time, rgb, ab in own]
+            how = {"rate": film.rate, "kind": "nut", "shape_of_pixels": film.shape_of_pixels}
+            chunk = work / f"{number:06}.nut"
+            write_atomically(chunk, partial(write_film, frames=made, time_base=film.time_base, **how))
+            waiting = waiting[length:]
+            bar.update(len(made))
             yield chunk
 
 
-def kept_plan(file: Path, film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
+def kept_plan(
+    file: Path, film: Film, hints: Sequence[Hint], beat: Callable[[], None]
+) -> tuple[list[int], dict[int, list[Hint]]]:
     """Return what `plan` does, made once and kept in a file."""
     if not file.exists():
-        cuts, said = plan(film, hints)
+        cuts, said = plan(film, hints, beat)
         told = {"cuts": cuts, "hints": {number: [asdict(hint) for hint in some] for number, some in said.items()}}
         write_atomically(file, lambda path: path.write_text(json.dumps(told)))
     told = json.loads(file.read_text())

@@ -50,7 +50,9 @@ def refuse_another(folder: Path, now: dict[str, Any], defaults: dict[str, Any]) 
     then = defaults | json.loads(note.read_text()) if note.exists() else now
     differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if differ:
-        raise ValueError(f"{folder} holds what was made in another way ({'; '.join(differ)}): name another target.")
+        raise ValueError(
+            f"{folder} holds what was made in another way ({'; '.join(differ)}): name another target, or delete it."
+        )
     write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
 
 

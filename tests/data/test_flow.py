@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from skimage.data import coffee
 
+from helpers.data.flow import motion, trusted, warp
 from helpers.evaluation.video import pan
-from helpers.inference.flow import motion, trusted, warp
 
 
 def grays(**motion):
