@@ -10,6 +10,7 @@
 # make superres-bench               how good enlarging is, of the networks that notebook 09 left
 # make video-bench                  how steady films come out, cuts, speed, memory, kills
 # make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
+# make publish ADDRESS=...          writes the project's address on GitHub into the notebooks, with badges for Colab
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
 
@@ -20,7 +21,7 @@ BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench stress
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench stress publish
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -77,6 +78,9 @@ superres-bench: $(VENV)/installed
 
 video-bench: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/video.py
+
+publish: $(VENV)/installed
+	$(BIN)/python -m helpers.publish "$(ADDRESS)"
 
 stress: $(VENV)/installed
 	$(BIN)/python tests/stress/run.py

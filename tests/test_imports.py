@@ -7,7 +7,13 @@ from pathlib import Path
 import helpers
 
 ROOT = Path(helpers.__file__).parent
-FLOORS = ["config color", "workspace", "data models", "evaluation runs plots", "training inference"]  # low to high
+FLOORS = [
+    "config color publish",
+    "workspace",
+    "data models",
+    "evaluation runs plots",
+    "training inference",
+]  # low to high
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms.split()}
 
 
