@@ -13,14 +13,15 @@ def enlarger(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor
     """Return a function that gives rows `start` to `stop` of maps (C, h, w) at `size` (H, W): bilinear.
 
     Strips of rows keep the memory of a large photo bounded. Bilinear interpolation is linear in rows and in columns, so
-    two matrices do it: what PyTorch makes of the unit matrix.
+    two matrices do it: what PyTorch makes of the unit matrix. In double precision, for in single the last digits of a
+    product depend on where its numbers happen to lie in memory, and a film that was killed has to come out the same.
     """
     rows, columns = (
-        F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T
+        F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T.double()
         for less, more in zip(maps.shape[-2:], size, strict=True)
     )
-    wide = maps @ columns.T
-    return lambda start, stop: rows[start:stop] @ wide
+    wide = maps.double() @ columns.T
+    return lambda start, stop: (rows[start:stop] @ wide).float()
 
 
 def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
