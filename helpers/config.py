@@ -81,7 +81,7 @@ class Config:
     superres_lr: float = bounded(5e-4, 1e-9, 1)
     superres_gan_epochs: int = bounded(50, 1, 10**6)
     superres_gan_lr: float = bounded(1e-4, 1e-9, 1)
-    original_size: int = bounded(400, 32, 10**4)  # center of the photos' own pixels that patches are cut from; both
+    original_size: int = bounded(400, 32, 10**4)  # center of a photo's pixels, for patches; a multiple of 4
     patch_size: int = bounded(96, 32, 1024)  # pixels on a side of a large patch, a multiple of 4
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, for one of the generator
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine

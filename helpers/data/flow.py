@@ -32,11 +32,10 @@ def trusted(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     A pixel that does not come back to itself is occluded, where the flow changes fast is a border of motion, and what
     comes from outside the frame is unknown (Ruder et al. 2016, arXiv 1604.08610; Lai et al. 2018, arXiv 1808.00449).
     """
-    returned = warp(back, flow)
-    lengths = np.square(flow).sum(2) + np.square(returned).sum(2)
-    occluded = np.square(flow + returned).sum(2) > 0.01 * lengths + 0.5
+    returned, length = warp(back, flow), np.square(flow).sum(2)
+    occluded = np.square(flow + returned).sum(2) > 0.01 * (length + np.square(returned).sum(2)) + 0.5
     slope = sum(np.square(np.gradient(flow[..., i], axis=j)) for i in (0, 1) for j in (0, 1))
-    border = slope > 0.01 * np.square(flow).sum(2) + 0.002
+    border = slope > 0.01 * length + 0.002
     height, width = flow.shape[:2]
     rows, columns = np.mgrid[:height, :width]
     x, y = columns + flow[..., 0], rows + flow[..., 1]

@@ -5,7 +5,6 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -257,9 +256,9 @@ def chunked(
                 write_atomically(work / f"{number:06}.npz", last.save)
             own = zip(times[:length], pictures, colors, strict=False)
             made = [(time, render(rgb, torch.from_numpy(ab).permute(2, 0, 1))) for time, rgb, ab in own]
-            how = {"rate": film.rate, "kind": "nut", "shape_of_pixels": film.shape_of_pixels}
+            how = made, film.time_base, film.rate, "nut", film.shape_of_pixels
             chunk = work / f"{number:06}.nut"
-            write_atomically(chunk, partial(write_film, frames=made, time_base=film.time_base, **how))
+            write_atomically(chunk, lambda path, how=how: write_film(path, *how))
             waiting = waiting[length:]
             bar.update(len(made))
             yield chunk

@@ -57,7 +57,7 @@ def flickering(count=16):
 def test_steadied_colors_flicker_less_keep_their_strength_and_are_nearer_to_the_truth():
     grays, truth, colors, flows = flickering()
     known = [np.ones(gray.shape, np.float32) for gray in grays[1:]]
-    off = [np.mean([np.abs(a - b).mean() for a, b in zip(truth, made, strict=True)]) for made in (colors,)]
+    off = [np.mean([np.abs(a - b).mean() for a, b in zip(truth, colors, strict=True)])]
     errors, changes = [warping_error(colors, flows, known)], [color_change(colors)]
     for both in (False, True):
         made, _ = steady(grays, colors, backward=both)
