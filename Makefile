@@ -1,30 +1,39 @@
-# make run                          notebooks 01 to 06 on scikit-image's sample photos, in a few minutes
+# make run                          notebooks 01 to 06 on the photos that scikit-image ships, from the model in the box
 # make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
 # make run PROFILE=paper            the report's recipe; wants a GPU. vivid: with what was learned since
 # make app                          a page in the browser: drop photos, see them in color
 # make test                         everything that must hold
 # make test-colab                   the same against the packages that Colab has preinstalled
+# make box PHOTOS=folder            trains the model in the box again, on thousands of photos: hours
+# make box-bench                    how good it is: Kodak24, landscapes, by kind of photo, fine-tuned on few
 # make bench                        how fast it is, as ratios in one run; alone on the machine, please
 # make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
 # make hints-bench                  what hints bring, of the generator that notebook 07 left
 # make superres-bench               how good enlarging is, of the networks that notebook 09 left
 # make video-bench                  how steady films come out, cuts, speed, memory, kills
 # make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
+# make outputs ON="these photos"    runs all ten notebooks in laptop and keeps the outputs of tagged cells, to read on the web
 # make publish ADDRESS=...          writes the project's address on GitHub into the notebooks, with badges for Colab
 # make stress                       kills, cut files, a full disk, damaged photos: some minutes
 # SHOW=folder                       photos for the last section of notebook 05, and for 06
 
-PROFILE ?= smoke
+PROFILE ?= quick
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
+ABOUT_quick = fine-tunes the model in the box on the photos that scikit-image ships; about 2 minutes on 2 CPU cores, no network
+ABOUT_laptop = 1,500 photos at 128 px, from scratch where ImageNet cannot be fetched; about 16 minutes on 2 CPU cores
+ABOUT_paper = the report's recipe at 255 px; wants a GPU
+ABOUT_vivid = the report's system with what was learned since; wants a GPU
+ABOUT_smoke = every line of every notebook, for tests; its colors are noise
 full = $(if $(1),$(shell realpath "$(1)"))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench stress publish
+.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench box box-bench outputs stress publish
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
+	@echo "== profile $(PROFILE): $(ABOUT_$(PROFILE))"
 	@export COLORIZE_PROFILE="$(PROFILE)" COLORIZE_PHOTOS="$(call full,$(PHOTOS))" COLORIZE_SHOW="$(call full,$(SHOW))"; \
 	for notebook in $(notdir $(SERIES)); do \
 		echo "== $$notebook (profile $(PROFILE)), started at $$(date +%H:%M:%S)"; \
@@ -63,6 +72,12 @@ test-colab:
 bench: $(VENV)/installed
 	$(BIN)/python tests/bench/run.py
 
+box: $(VENV)/installed
+	COLORIZE_PROFILE=laptop $(BIN)/python -m helpers.training.box "$(call full,$(PHOTOS))"
+
+box-bench: $(VENV)/installed
+	PYTHONPATH=. $(BIN)/python tests/bench/box.py
+
 ablation: $(VENV)/installed
 	@# its warmup is a run of its own, which nothing else should take for the one that was trained last
 	PYTHONPATH=. COLORIZE_WORKSPACE="$${COLORIZE_WORKSPACE:-artifacts}/ablation" $(BIN)/python tests/bench/ablation.py
@@ -78,6 +93,10 @@ superres-bench: $(VENV)/installed
 
 video-bench: $(VENV)/installed
 	PYTHONPATH=. $(BIN)/python tests/bench/video.py
+
+outputs: $(VENV)/installed
+	@$(MAKE) --no-print-directory run PROFILE=laptop SERIES="$(sort $(wildcard notebooks/[0-9]*.ipynb))"
+	COLORIZE_PROFILE=laptop $(BIN)/python -m helpers.outputs "$(ON)"
 
 publish: $(VENV)/installed
 	$(BIN)/python -m helpers.publish "$(ADDRESS)"

@@ -51,8 +51,10 @@ class Config:
     jitter: float = bounded(0.3, 0, 1)  # brightness, contrast and saturation, each times 1 +- this
 
     # networks
+    start: str = ""  # a run whose generator the warmup goes on from; "box": the one that comes with the project
+    freeze_norms: bool = False  # batch normalization keeps what it had learned: few photos would spoil it
     encoder: str = chosen("resnet18", "resnet34")
-    encoder_weights: str | None = "IMAGENET1K_V1"  # None: from scratch
+    encoder_weights: str | None = "IMAGENET1K_V1"  # None: from scratch; "auto": these where they can be had
     res_blocks: int = bounded(9, 0, 100)
     bottleneck: str = chosen("residual", "identity", "attention", "vit")  # the last two: models/attention.py
     attention_at: int = chosen(0, 4, 8, 16)  # 8: a self-attention in the decoder at 1/8 of the size
@@ -62,7 +64,7 @@ class Config:
     color_loss: str = chosen("L1", "ab distance")  # of both phases: a and b each for itself, or as one point
     lambda_l1: float = bounded(50.0, 0, 10**6)  # weight of the color loss beside the GAN term
     lambda_perc: float = bounded(10.0, 0, 10**6)
-    lpips_weights: str | None = "IMAGENET1K_V1"  # None: LPIPS on a backbone that was never trained
+    lpips_weights: str | None = "IMAGENET1K_V1"  # None: LPIPS on a backbone that was never trained; "auto"
 
     # training
     batch_size: int = bounded(8, 1, 10**5)
@@ -96,6 +98,8 @@ class Config:
         check_fields(self)
         for name in ("photos_folder", "show_folder"):
             object.__setattr__(self, name, str(getattr(self, name)))  # a Path is welcome too
+        if self.run == "box":
+            raise ValueError('run="box" is the model that comes with the project; give yours another name')
         if set(self.run) & set('/\\:*?"<>|') or self.run.startswith(".") or len(self.run) > 100:
             raise ValueError(f"run={self.run!r} cannot be the name of a folder; use letters, numbers, spaces, dashes")
         for name in ("original_size", "patch_size"):
@@ -142,7 +146,8 @@ VIVID = {"batch_size": 16, "schedule": "cosine", "ema_decay": 0.99, "color_loss"
 VIVID |= {"warmup_lr": 4e-4, "warmup_rise": 75, "adversarial_epochs": 6, "keep": "last"}
 VIVID |= {"jitter": 0.0}  # it pays more than any loss that was tried
 SCRATCH = {"encoder_weights": None, "lpips_weights": None, "schedule": "cosine"}
-LAPTOP = VIVID | SCRATCH | {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 3}
+LAPTOP = VIVID | {"encoder_weights": "auto", "lpips_weights": "auto"}  # with a network, within seconds to minutes
+LAPTOP |= {"size": 128, "val_photos": 64, "warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and no other was better: tests/bench/BOTTLENECKS.md
 LAPTOP |= {"lambda_perc": 0.0}  # untrained, LPIPS adds nothing and takes most of a step
 LAPTOP |= {"superres_blocks": 8, "superres_epochs": 20, "superres_gan_epochs": 10, "original_size": 240}
@@ -151,7 +156,11 @@ SMOKE = {"data_source": "sample", "size": 64, "res_blocks": 1, "warmup_epochs": 
 SMOKE |= {"adversarial_epochs": 2, "hints_epochs": 2, "ema_decay": 0.9}
 SMOKE |= {"superres_blocks": 1, "superres_epochs": 2, "superres_gan_epochs": 2, "original_size": 128, "patch_size": 64}
 SMOKE |= {"seed": 24}  # ordinary photos to measure on
-PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "smoke": SCRATCH | SMOKE}
+# a few steps from the model in the box, on few photos
+QUICK = LAPTOP | SCRATCH | {"data_source": "sample", "start": "box", "freeze_norms": True, "batch_size": 8}
+QUICK |= {"warmup_epochs": 6, "warmup_lr": 2e-5, "warmup_rise": 0, "ema_decay": 0.8}
+QUICK |= {"adversarial_epochs": 3, "adversarial_lr": 1e-5, "seed": 24}
+PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "quick": QUICK, "smoke": SCRATCH | SMOKE}
 
 
 def check_fields(thing: Any) -> None:

@@ -12,6 +12,8 @@ import types
 from importlib.metadata import distributions
 from pathlib import Path
 
+from IPython.core.interactiveshell import InteractiveShell
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -30,7 +32,7 @@ def main():
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # Colab's pip is its kernel's
     before = installed()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        exec(setup, {})
+        InteractiveShell.instance().run_cell(setup).raise_error()
         assert (Path(folder) / "colorization" / "helpers" / "config.py").exists()
     after = installed()
     changed = {name: (version, after.get(name)) for name, version in before.items() if after.get(name) != version}

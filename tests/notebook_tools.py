@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 PROJECT = Path(__file__).resolve().parent.parent
 # notebook 03 makes its network so
-MADE = "generator = Generator(**cfg.generator())"
+MADE = "generator = start.load(start.phases()[-1]) if start else Generator(**cfg.generator())"
 
 
 def read(name):

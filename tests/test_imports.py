@@ -8,8 +8,9 @@ import helpers
 
 ROOT = Path(helpers.__file__).parent
 FLOORS = [
-    "config color publish",
+    "config color exercises",
     "workspace",
+    "outputs publish",
     "data models",
     "evaluation runs plots",
     "training inference",

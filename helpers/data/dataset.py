@@ -34,11 +34,14 @@ class PhotoSet:
         return self.manifest.loc[self.manifest["split"] == split, "name"].tolist()
 
     def load(self, split: str, limit: int | None = 2000) -> torch.Tensor:
-        """Return the first photos of a split as uint8 (N, 3, size, size), at most `limit`; None for all, however many.
+        """Return photos of a split as uint8 (N, 3, size, size), at most `limit`; None for all, however many.
 
+        Where there are more, they are taken at equal distances: a folder's first photos may all be of cats.
         Raises ValueError for an unknown or empty split, OSError for a photo that is gone.
         """
-        names = self.names(split)[:limit]
+        names = self.names(split)
+        if limit and len(names) > limit:
+            names = [names[i * len(names) // limit] for i in range(limit)]
         if not names:
             raise ValueError(f"No photos in split {split!r} of {self.folder}; its splits are {', '.join(SPLITS)}.")
         return torch.stack([*PhotoFiles(self.folder, names)])

@@ -18,7 +18,7 @@ from helpers.data.photos import reduced, to_rgb, to_tensor
 from helpers.inference.hints import Hint, hint_maps
 from helpers.inference.superres import ENOUGH, Enlarger
 from helpers.inference.upscaling import enlarger, to_photo
-from helpers.runs.run import find_run
+from helpers.runs.run import BOX, IN_THE_BOX, find_run
 from helpers.runs.weights import load_generator
 
 STRIP = 2**19  # pixels that are colored at a time: memory does not grow with the photo
@@ -75,9 +75,10 @@ def in_half(generator: nn.Module, precision: str) -> nn.Module:
 class Colorizer:
     """A generator, ready to colorize photos on this machine in its own precision.
 
-    generator: a network, or the path of its weights; None for those of the run that was trained last. enlarger: what
-    makes photos larger; None for the super-resolution that was trained last, when it is first asked for.
-    Raises FileNotFoundError when there are none, ValueError for a file that holds something else.
+    generator: a network, or the path of its weights; None for those of the run that was trained last, or where there is
+    none for the model in the box. enlarger: what makes photos larger; None for the super-resolution that was trained
+    last, when it is first asked for.
+    Raises FileNotFoundError when a file is not there, ValueError for one that holds something else.
     """
 
     weights = None
@@ -101,6 +102,7 @@ class Colorizer:
     def __str__(self) -> str:
         """Name the weights: their run, phase and size."""
         name = f"{self.weights.parent.name}/{self.weights.name}" if self.weights else "a generator"
+        name = IN_THE_BOX if self.weights and self.weights.parent == BOX else name
         return f"{name}, trained at {self.input_size} px"
 
     @property
@@ -201,6 +203,6 @@ def render(rgb: np.ndarray, ab: Tensor) -> np.ndarray:
 
 
 def latest_weights() -> Path:
-    """Return the weights file of the run that was trained last; raises FileNotFoundError when there is none."""
-    run = find_run()
+    """Return the weights file of the run that was trained last; where there is none, of the model in the box."""
+    run = find_run(or_box=True)
     return run.file(run.phases()[-1])

@@ -187,14 +187,10 @@ def colorize_film(
     colorizer = colorizer or Colorizer()
     options, work = colorizer.options(**options), target.with_name(f".{target.name}.parts")
     options.refuse_large(film.height, film.width)
-    if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
-        raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
-    if hints and not colorizer.takes_hints:
-        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
+    refuse_hints(hints, film, colorizer)
     with locked(work) as heartbeat:
-        if not list(work.glob("*.nut")):  # nothing is lost yet
-            for note in work.glob("*.json"):
-                note.unlink()
+        for note in [] if list(work.glob("*.nut")) else work.glob("*.json"):  # nothing is lost yet
+            note.unlink()
         made = colorizer.made_with(options) | {"film": str(source.resolve()), "size": source.stat().st_size}
         refuse_another(work, made | {"hints": [asdict(hint) for hint in hints]}, {})
         chunks = list(chunked(film, work, colorizer, options, hints, lambda: (heartbeat(), beat())))
@@ -204,6 +200,14 @@ def colorize_film(
     if left_out:
         print(f"{target} has no {' and no '.join(left_out)}, which {target.suffix} cannot hold; .mkv can hold more")
     return target
+
+
+def refuse_hints(hints: Sequence[Hint], film: Film, colorizer: Colorizer) -> None:
+    """Raise ValueError for hints that lie outside a film, or that a colorizer cannot follow."""
+    if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
+        raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
+    if hints and not colorizer.takes_hints:
+        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
 
 
 def target_format(target: Path) -> str:

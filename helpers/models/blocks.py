@@ -1,7 +1,11 @@
 """What the networks are built of: initial weights, padding, residual blocks, weights from elsewhere."""
 
 import pickle
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
 from typing import Any
+from urllib.request import Request, urlopen
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +90,37 @@ class UpBlock(nn.Module):
         return F.relu(self.mix_norm(self.mix(x)), inplace=True)
 
 
+def answers(url: str, seconds: float = 5.0) -> bool:
+    """Say whether a server answers within some seconds; names that nobody resolves count in too."""
+    answered = []
+
+    def _ask():
+        with suppress(OSError):
+            urlopen(Request(url, method="HEAD"), timeout=seconds).close()
+            answered.append(True)
+
+    asking = Thread(target=_ask, daemon=True)  # left alone when it takes longer
+    asking.start()
+    asking.join(seconds)
+    return bool(answered)
+
+
+def best_weights(name: str, weights: str | None, field: str) -> dict[str, Any] | None:
+    """Return a state dict as `download_weights`; None for no weights, and for "auto" where they cannot be had."""
+    if weights != "auto":
+        return weights and download_weights(name, weights, field)
+    entry = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(entry.url).name)
+    state, reason = None, "no answer from where they are kept"
+    if cached.exists() or answers(entry.url):
+        try:
+            state = download_weights(name, "IMAGENET1K_V1", field)
+        except RuntimeError as error:
+            reason = error
+    print(f"{name:10} {f'from scratch: no trained weights ({reason})' if state is None else 'trained on ImageNet'}")
+    return state
+
+
 def download_weights(name: str, weights: str, field: str) -> dict[str, Any]:
     """Return a state dict of torchvision's, downloaded once; only tensors are read of the file, never code.
 
@@ -102,6 +137,13 @@ def download_weights(name: str, weights: str, field: str) -> dict[str, Any]:
             f"The {weights} weights of {name} cannot be downloaded or read ({reason}). Connect to the network, delete "
             f"what is damaged in {torch.hub.get_dir()}/checkpoints, or set {field}=None to do without trained weights."
         ) from error
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Let batch normalization keep its weights, and in a `Generator` its statistics: see `Generator.train`."""
+    for norm in network.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.requires_grad_(False)
 
 
 def count_parameters(module: nn.Module) -> int:

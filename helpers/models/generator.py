@@ -7,7 +7,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from helpers.models.attention import SelfAttention2d, vit_bottleneck
-from helpers.models.blocks import ResidualBlock, UpBlock, binomial, download_weights, init_weights, pad_to_stride
+from helpers.models.blocks import ResidualBlock, UpBlock, best_weights, binomial, init_weights, pad_to_stride
 from helpers.models.hints import HintAttention, hint_conv
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -33,19 +33,20 @@ def fold_conv1(conv: nn.Conv2d) -> nn.Conv2d:
 
 def load_resnet(name: str, weights: str | None) -> nn.Module:
     """Return torchvision's ResNet `name` with `weights`; raises RuntimeError when they cannot be downloaded."""
-    resnet = torchvision.models.get_model(name, weights=None)
-    if weights is not None:
-        resnet.load_state_dict(download_weights(name, weights, "encoder_weights"))
+    resnet, state = torchvision.models.get_model(name, weights=None), best_weights(name, weights, "encoder_weights")
+    if state is None:
+        return resnet.apply(init_weights)
+    resnet.load_state_dict(state)
     return resnet
 
 
 class Encoder(nn.Module):
     """The convolutional part of a ResNet, fed with lightness (He et al. 2016).
 
-    name: "resnet18" or "resnet34"; weights: a torchvision name such as "IMAGENET1K_V1", or None for weights
-    that were never trained; hints: whether it takes color hints too. Takes L (N, 1, H, W) in [-1, 1], H and W
-    multiples of 32, and hints (N, 3, H, W) or None; returns five feature maps, from (N, 64, H/2, W/2) to
-    (N, 512, H/32, W/32).
+    name: "resnet18" or "resnet34"; weights: a torchvision name such as "IMAGENET1K_V1", None for weights that were
+    never trained, or "auto" for trained ones where they can be had; hints: whether it takes color hints too. Takes L
+    (N, 1, H, W) in [-1, 1], H and W multiples of 32, and hints (N, 3, H, W) or None; returns five feature maps, from
+    (N, 64, H/2, W/2) to (N, 512, H/32, W/32).
 
     Raises RuntimeError when pretrained weights can neither be found nor downloaded.
     """
@@ -55,8 +56,6 @@ class Encoder(nn.Module):
     def __init__(self, name: str = "resnet18", weights: str | None = "IMAGENET1K_V1", hints: bool = False):
         super().__init__()
         resnet = load_resnet(name, weights)
-        if weights is None:
-            resnet.apply(init_weights)
         self.conv1 = fold_conv1(resnet.conv1)
         self.hint_conv = hint_conv(64) if hints else None
         self.bn1, self.maxpool = resnet.bn1, resnet.maxpool

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from helpers.runs.weights import load_generator, missing, save_generator
 COLORIZERS = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
 ENLARGERS = {"superres": "09_super_resolution", "superres_gan": "09_super_resolution"}
 MADE_BY = COLORIZERS | ENLARGERS
-SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", "encoder", "res_blocks")
-SHARED += ("bottleneck", "attention_at", "positions")
+NETWORK = ("encoder", "res_blocks", "bottleneck", "attention_at", "positions")
+SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
+BOX = workspace.PROJECT / "helpers" / "models" / "box"
+
+
+IN_THE_BOX = "the model in the box, which comes with the project"
 
 
 class Run:
-    """A training run by its name: the folder `runs/<name>` of the workspace.
+    """A training run by its name: the folder `runs/<name>` of the workspace; of "box", the one in the project.
 
     It holds, per phase (`MADE_BY` names them): `<phase>.safetensors` (the network for use), `<phase>.json` (the
     configuration), `<phase>_history.csv` (a row per epoch), `<phase>_steps.csv` (a row per step) and
@@ -31,7 +36,7 @@ class Run:
 
     def __init__(self, name: str):
         self.name = name
-        self.path = workspace.folder("runs") / name
+        self.path = BOX if name == "box" else workspace.folder("runs") / name
 
     def file(self, phase: str, ending: str = ".safetensors") -> Path:
         """Return the path of one of the run's files."""
@@ -75,21 +80,24 @@ class Run:
         """Return the configuration that a phase was trained with."""
         return json.loads(self.file(phase, ".json").read_text())
 
+    def begun_from(self, phase: str) -> "Run":
+        """Return the run that a phase went on from; itself, where there was no other."""
+        return Run(self.settings(phase)["start"])
+
     def table(self, phase: str, kind: str = "history") -> pd.DataFrame:
         """Return the phase's "history" (a row per epoch), "steps" or "manifest" as a table, empty if there is none."""
         path = self.file(phase, f"_{kind}.csv")
         return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
-    def agree(self, cfg: Config) -> Config:
+    def agree(self, cfg: Config, names: Sequence[str] = SHARED) -> Config:
         """Return a configuration with what has to agree with this run (photos, size, networks) taken from it, printed.
 
-        A folder of photos may have moved: where both name one, that of `cfg` stays.
+        A folder of photos may have moved: where both name one, that of `cfg` stays. The photos of the box are not here:
+        of it, the network alone has to agree.
         """
-        print(f"going on from run {self.name!r}")
-        settings = self.settings(self.phases()[-1])
-        taken = {
-            name: settings[name] for name in SHARED if settings.get(name, getattr(cfg, name)) != getattr(cfg, name)
-        }
+        print(f"going on from run {self.name!r}" if self.name != "box" else f"going on from {IN_THE_BOX}")
+        settings, names = self.settings(self.phases()[-1]), NETWORK if self.name == "box" else names
+        taken = {name: settings[name] for name in names if settings.get(name, getattr(cfg, name)) != getattr(cfg, name)}
         if settings["data_source"] == cfg.data_source and cfg.photos_folder:
             taken.pop("photos_folder", None)
         for name, value in taken.items():
@@ -104,12 +112,18 @@ def runs() -> list[Run]:
     return sorted((run for run in found if times[run]), key=lambda run: max(times[run]))
 
 
-def find_run(name: str = "") -> Run:
+def find_run(name: str = "", or_box: bool = False) -> Run:
     """Return the run of a name; without one, or for a profile's name that no run has, the one that was trained last.
 
-    Raises FileNotFoundError that names the notebook to run when there is none, or the runs that there are.
+    or_box: where there is none, the model in the box will do. Raises FileNotFoundError that names the notebook to run
+    when there is none, or the runs that there are.
     """
     found = {run.name: run for run in runs()}
+    if or_box and not found and name in ("", *PROFILES):
+        print(f"no run of your own yet: colors come from {IN_THE_BOX}")
+        return Run("box")
+    if name == "box":
+        return Run(name)
     if not found:
         raise FileNotFoundError(missing(Run(name or Config.from_profile().run).file("warmup"), MADE_BY["warmup"]))
     if name not in ("", *found, *PROFILES):
@@ -118,11 +132,11 @@ def find_run(name: str = "") -> Run:
 
 
 def warmup_of(cfg: Config) -> Run:
-    """Return the run whose warmup an adversarial phase starts from: that of `cfg.run`, else the profile's.
+    """Return the run whose warmup an adversarial phase starts from: `cfg.run`, else `cfg.start`, else the profile's.
 
-    Raises FileNotFoundError that names the notebook to run when there is neither.
+    Raises FileNotFoundError that names the notebook to run when there is none of them.
     """
-    for run in (Run(cfg.run), Run(cfg.profile)):
+    for run in (Run(cfg.run), *([Run(cfg.start)] if cfg.start else []), Run(cfg.profile)):
         if "warmup" in run.phases():
             return run
     raise FileNotFoundError(missing(Run(cfg.run).file("warmup"), MADE_BY["warmup"]))
@@ -137,7 +151,7 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
         phases = run.phases()
-        begun = Run(run.settings(phases[-1])["start"])
+        begun = run.begun_from(phases[-1])
         theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
         seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
         source = run.settings(phases[0])["data_source"]

@@ -21,10 +21,15 @@ from helpers.runs.files import write_atomically
 OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the name that a file gives
 
 
-def save_generator(path: Path, generator: nn.Module, cfg: Config) -> None:
-    """Write a generator's weights; its class, arguments, configuration and a SHA-256 of the weights go along."""
+def save_generator(path: Path, generator: nn.Module, cfg: Config, half: bool = False) -> None:
+    """Write a generator's weights; its class, arguments, configuration and a SHA-256 of the weights go along.
+
+    half: the weights of convolutions in half precision, which halves the file.
+    """
     weights = generator.state_dict()
     state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+    if half:
+        state = {name: tensor.half() if tensor.ndim == 4 else tensor for name, tensor in state.items()}
     metadata = {"class": type(generator).__name__, "arguments": json.dumps(arguments_of(generator))}
     metadata |= {"config": cfg.to_json(), "sha256": digest(state)}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
@@ -58,7 +63,8 @@ def load_generator(path: Path | str, notebook: str = "04_adversarial_training") 
         size = json.loads(metadata.get("config", "{}")).get("size")
         Config(**({"size": size} if size else {}))  # refuses what a stranger's file may say
         generator, state = _make_again(metadata, path), load_file(path)
-        generator.load_state_dict(state, assign=True)
+        full = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+        generator.load_state_dict(full, assign=True)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
     if "sha256" in metadata and digest(state) != metadata["sha256"]:

@@ -12,7 +12,7 @@ from helpers.training.phases import train
 def main(arguments: list[str] | None = None) -> None:
     """Train from the command line: `accelerate launch -m helpers.training`."""
     parser = argparse.ArgumentParser(description="Train on as many devices as `accelerate launch` is told.")
-    parser.add_argument("--profile", help="paper, vivid, laptop or smoke")
+    parser.add_argument("--profile", help="paper, vivid, laptop, quick or smoke")
     parser.add_argument("--phase", choices=("warmup", "adversarial"), help="only this phase")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of helpers/config.py")
     options = parser.parse_args(arguments)

@@ -116,14 +116,15 @@ def common_colors(photos: Tensor, apart: int = 2) -> Tensor:
 def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
     """Return a generator that takes hints too, with a trained one's weights; without hints its colors are the same.
 
-    And stay so: what it had learned is frozen (`requires_grad_(True)` lets it learn on). photos: uint8 (N, 3, H, W),
-    whose common colors it will propose.
+    And stay so: what it had learned is frozen (`requires_grad_(True)` lets it learn on); of hints it learns anew.
+    photos: uint8 (N, 3, H, W), whose common colors it will propose.
 
     Raises ValueError for a network that has other parts than a `Generator` made with hints=True.
     """
     try:
         again = type(generator)(**arguments_of(generator) | {"weights": None, "hints": True})
-        missing, _ = again.load_state_dict(generator.state_dict(), strict=False)
+        known = {name: tensor for name, tensor in generator.state_dict().items() if not name.startswith(HINT_PARTS)}
+        missing, _ = again.load_state_dict(known, strict=False)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{type(generator).__name__} cannot be given hints: {error}") from error
     if other := [name for name in missing if not name.startswith(HINT_PARTS)]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from helpers.color import L_ab_to_rgb
 from helpers.config import Config
-from helpers.models.blocks import download_weights
+from helpers.models.blocks import best_weights
 
 
 class Judged:
@@ -131,17 +131,19 @@ def bce(logits: Tensor, target: float) -> Tensor:
 class Perceptual(nn.Module):
     """LPIPS on a VGG-16 backbone, frozen, head included (Zhang et al. 2018).
 
-    weights: "IMAGENET1K_V1", or None for a backbone that was never trained: its numbers then are no LPIPS that can be
-    compared with anybody's, and only large color differences count. Call it with two photos (N, 3, H, W) in [0, 1]
-    for (N,), at least 0; `loss(prediction)` is the mean over a batch.
+    weights: "IMAGENET1K_V1", "auto" for that where it can be had, or None for a backbone that was never trained: its
+    numbers then are no LPIPS that can be compared with anybody's, and only large color differences count. `trained`
+    tells which it is. Call it with two photos (N, 3, H, W) in [0, 1] for (N,), at least 0; `loss(prediction)` is the
+    mean over a batch.
 
     Raises RuntimeError when the weights can neither be found nor downloaded.
     """
 
     def __init__(self, weights: str | None = "IMAGENET1K_V1"):
         super().__init__()
-        self.name = "LPIPS" if weights else "LPIPS (untrained backbone)"
-        self.model = load_lpips(weights).eval().requires_grad_(False)  # lpips leaves its head trainable
+        model, self.trained = load_lpips(weights)
+        self.name = "LPIPS" if self.trained else "LPIPS (untrained backbone)"
+        self.model = model.eval().requires_grad_(False)  # lpips leaves its head trainable
 
     def train(self, mode: bool = True) -> "Perceptual":
         """Stay in evaluation mode: LPIPS has dropout in its head."""
@@ -171,16 +173,16 @@ class Perceptual(nn.Module):
         return self(prediction.rgb_pred, prediction.rgb, prediction.autocast).mean()
 
 
-def load_lpips(weights: str | None) -> nn.Module:
-    """Return the lpips package's VGG model; raises RuntimeError, with what to do, when its weights cannot be had."""
+def load_lpips(weights: str | None) -> tuple[nn.Module, bool]:
+    """Return the lpips package's VGG model, and whether it was trained; raises RuntimeError as `download_weights`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
         model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    if weights is not None:  # loaded here, for lpips would unpickle the file, and run what code it finds in it
-        backbone = download_weights("vgg16", weights, "lpips_weights")
+    backbone = best_weights("vgg16", weights, "lpips_weights")
+    if backbone is not None:  # loaded here, for lpips would unpickle the file, and run what code it finds in it
         state = {name: backbone["features." + name.split(".", 1)[1]] for name in model.net.state_dict()}
         model.net.load_state_dict(state)
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last), backbone is not None
 
 
 def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:

@@ -8,7 +8,7 @@ from helpers.data import dataset
 from helpers.data.batches import augmentations
 from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
-from helpers.runs.run import warmup_of
+from helpers.runs.run import Run, warmup_of
 from helpers.training.losses import Perceptual, color_term, generator_terms
 from helpers.training.trainer import Trainer
 
@@ -25,10 +25,10 @@ def train(
     workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
     with accelerator.local_main_process_first():  # the others find what it downloads and prepares
         photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights).to(accelerator.device)
-        generator = Generator(**cfg.generator())
+        generator = Run(cfg.start).load("warmup") if cfg.start else Generator(**cfg.generator())
     for phase in phases:
         workspace.seed_everything(cfg.seed + accelerator.process_index)  # each draws an augmentation of its own
-        discriminator, start, terms = None, None, [color_term(cfg)]
+        discriminator, start, terms = None, Run(cfg.start) if cfg.start else None, [color_term(cfg)]
         if phase == "adversarial":
             start, discriminator, terms = warmup_of(cfg), Discriminator(), make_terms(cfg, perceptual)
             generator = start.load("warmup")

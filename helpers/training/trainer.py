@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from helpers.config import Config
 from helpers.data.batches import Batches
 from helpers.data.dataset import PhotoSet
+from helpers.models.blocks import freeze_norms
 from helpers.runs.checkpoint import Checkpoints, refuse_another, restore
 from helpers.runs.files import locked
 from helpers.runs.fingerprint import fingerprint
@@ -73,6 +74,8 @@ class Trainer(TrainingEpoch):
     def _prepare_networks(self, generator: nn.Module, discriminator: nn.Module | None) -> None:
         """Put the networks on the device, each with its optimizer and schedule; EMA weights follow the generator's."""
         cfg, accelerator = self.cfg, self.accelerator
+        if cfg.freeze_norms:
+            freeze_norms(generator)
         self.ema = None
         if cfg.ema_decay is not None:
             generator = generator.to(accelerator.device, memory_format=torch.channels_last)

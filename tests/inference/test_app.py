@@ -131,8 +131,9 @@ def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
     page.close()
 
 
-def test_without_weights_the_command_says_what_to_run(tmp_path):
+def test_wrong_weights_are_a_clear_error(tmp_path):
     env = os.environ | {"COLORIZE_WORKSPACE": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([sys.executable, "-m", "helpers.inference.app"], env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and "03_warmup_training makes it" in done.stderr
+    command = [sys.executable, "-m", "helpers.inference.app", "--weights", "gone.safetensors"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "gone.safetensors is missing" in done.stderr
     assert "Traceback" not in done.stderr

@@ -105,9 +105,10 @@ def test_denoising_and_contrast_do_what_they_say(cat):
     assert restore(pale, Options()) is pale
 
 
-def test_without_a_trained_run_the_notebook_to_run_is_named():
-    with pytest.raises(FileNotFoundError, match="03_warmup_training makes it"):
-        Colorizer()
+def test_without_a_trained_run_the_box_paints_and_says_so(capsys):
+    colorizer = Colorizer()
+    assert str(colorizer) == "the model in the box, which comes with the project, trained at 128 px"
+    assert "no run of your own yet" in capsys.readouterr().out and colorizer.takes_hints
 
 
 def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_last(loud_generator, cfg):

@@ -1,5 +1,8 @@
 """The shapes, the initial weights and the receptive fields of the two networks."""
 
+import time
+from urllib.error import URLError
+
 import cv2
 import pytest
 import torch
@@ -189,6 +192,27 @@ def test_convolutions_that_are_not_pretrained_start_at_standard_deviation_0_02(n
         if name.endswith(("head.bias", "12.bias")):
             assert (weight == 0).all()
     assert looked_at >= 5
+
+
+def test_auto_takes_trained_weights_where_there_are_some(resnet18_file, monkeypatch, capsys):
+    monkeypatch.setattr("helpers.models.blocks.urlopen", lambda *args, **more: pytest.fail("no need to ask"))
+    name, encoder = "layer1.0.conv1.weight", Encoder("resnet18", "auto")
+    assert torch.equal(encoder.state_dict()[name], resnet18_file[name])
+    assert "resnet18   trained on ImageNet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["refused", "silent"])
+def test_auto_does_not_wait_long_for_a_network_and_says_that_it_starts_from_scratch(offline, monkeypatch, capsys, how):
+    def ask(*args, **more):
+        if how == "refused":
+            raise URLError("no network")
+        time.sleep(30)  # a name server that never answers
+
+    monkeypatch.setattr("helpers.models.blocks.urlopen", ask)
+    start = time.perf_counter()
+    Encoder("resnet18", "auto")
+    assert time.perf_counter() - start < 7
+    assert "from scratch: no trained weights (no answer" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34"])

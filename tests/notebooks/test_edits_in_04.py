@@ -37,7 +37,7 @@ def workspace(warmed_up, tmp_path):
 
 def test_a_changed_u_net_and_another_lambda_and_what_05_makes_of_both(workspace):
     notebook = uncomment(with_class("03_warmup_training", CHANGED), 'run="my experiment",', 'run="changed",')
-    run(edit(notebook, MADE, MADE.replace("= Generator", "= Changed")), workspace)
+    run(edit(notebook, MADE, MADE.replace("else Generator", "else Changed")), workspace)
     assert metadata(workspace, "warmup", "changed")["class"] == "Changed"
     adversarial = uncomment(with_class("04_adversarial_training", CHANGED), 'run="lambda 100",', 'run="changed",')
     assert "Changed, warmed up by run 'changed'" in printed(run(adversarial, workspace))
@@ -106,5 +106,13 @@ def test_notebook_04_starts_two_processes(workspace):
 
 
 def test_a_notebook_without_its_forerunner_names_it(tmp_path):
-    for name in ("04_adversarial_training", "05_analysis", "06_colorize_your_photos"):
+    for name in ("04_adversarial_training", "05_analysis"):
         refused(read(name), tmp_path, "Notebook 03_warmup_training makes it")
+
+
+def test_training_starts_from_the_box_with_or_without_a_warmup_of_its_own(tmp_path):
+    report = printed(run(edit(read("04_adversarial_training"), "# start=", "start="), tmp_path))
+    assert "going on from the model in the box" in report and "warmed up by run 'box'" in report
+    assert "from it    bottleneck='identity' (here 'residual')" in report
+    notebook = uncomment(edit(read("03_warmup_training"), "# start=", "start="), "freeze_norms=True,")
+    assert "encoder    resnet18, run 'box'" in printed(run(before(notebook, "deepcopy(generator)"), tmp_path))

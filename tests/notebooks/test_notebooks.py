@@ -1,14 +1,16 @@
 """What holds for every notebook: the same opening, no outputs, and a setup cell that finds its way anywhere."""
 
 import ast
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 
-import nbclient
 import nbformat
 import pytest
-from notebook_tools import PROJECT, edit, printed, read, run
+from IPython.core.inputtransformer2 import TransformerManager
+from notebook_tools import PROJECT, before, edit, printed, read, run
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 COLAB = """
@@ -16,6 +18,9 @@ import sys, types
 from importlib.machinery import ModuleSpec
 stand_in = sys.modules["google.colab"] = types.ModuleType("google.colab")
 stand_in.__spec__ = ModuleSpec("google.colab", None)
+"""
+UPLOAD = """
+stand_in.files = types.SimpleNamespace(upload=lambda: {"my project (1).zip": b"..."})
 """
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
 
@@ -45,7 +50,7 @@ def test_all_notebooks_share_one_setup_cell_of_less_than_ten_lines():
 def test_notebook_is_tidy(path):
     cells = code_cells(path)
     assert all(not cell.outputs or "keep_output" in cell.metadata.get("tags", []) for cell in cells)
-    assert max(len(cell.source.splitlines()) for cell in cells) <= 40
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
 
 
 def bound(source):
@@ -75,14 +80,15 @@ def test_no_name_means_two_things_in_one_notebook(path):
 @pytest.mark.parametrize("name", SERIES)
 def test_every_notebook_of_the_series_has_a_solution_and_exercises(name):
     text = "\n".join(cell.source for cell in read(name).cells)
-    assert 2 <= text.count("**Your turn ") <= 5
+    assert 2 <= text.count("**Your turn ") <= 6
+    assert "to write.**" in text  # one of them checks itself
     assert text.count("*Expect*") == text.count("**Your turn ")
     assert (PROJECT / "notebooks" / "solutions" / f"{name}.ipynb").exists()
 
 
 @pytest.mark.parametrize("folder", [".", "notebooks", "notebooks/solutions"])
 def test_setup_finds_the_helpers_from(folder):
-    code = setup_cell("01_dataset") + "\nimport helpers; print(helpers.__file__)"
+    code = TransformerManager().transform_cell(setup_cell("01_dataset")) + "\nimport helpers; print(helpers.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT / folder, capture_output=True, text=True, check=True
     )
@@ -98,8 +104,14 @@ def test_on_colab_the_setup_cell_fetches_the_project(tmp_path):
     assert f"helpers from {machine}/colorization/helpers" in output
 
 
-def test_on_colab_an_empty_address_is_a_clear_error(tmp_path):
-    with pytest.raises(
-        nbclient.exceptions.CellExecutionError, match="Write the address of this project into REPOSITORY"
-    ):
-        run(on_colab("01_dataset", ""), tmp_path / "workspace", folder=tmp_path)
+@pytest.mark.skipif(not shutil.which("unzip"), reason="Colab has unzip")
+@pytest.mark.parametrize("inside", ["", "name-main/"])  # as `git archive` packs a project, and as GitHub does
+def test_on_colab_without_an_address_the_project_is_uploaded_as_a_zip(tmp_path, inside):
+    with zipfile.ZipFile(tmp_path / "my project (1).zip", "w") as packed:
+        for path in (PROJECT / "helpers").rglob("*.py"):
+            packed.write(path, f"{inside}{path.relative_to(PROJECT)}")
+    notebook = before(on_colab("01_dataset", ""), "dataset.prepare")
+    notebook.cells[0].source += UPLOAD
+    notebook.cells.append(nbformat.v4.new_code_cell("print('helpers from', dataset.__file__)"))
+    output = printed(run(notebook, tmp_path / "workspace", folder=tmp_path))
+    assert f"helpers from {tmp_path}/colorization/{inside}helpers" in output

@@ -117,9 +117,9 @@ def test_what_a_class_does_by_itself_comes_back(make, in_notebook, cfg, tmp_path
 
 def test_a_class_that_passes_arguments_on_is_made_again_without_a_download(in_notebook, cfg, tmp_path, monkeypatch):
     state = load_resnet("resnet18", None).state_dict()
-    monkeypatch.setattr("helpers.models.generator.download_weights", lambda *names: state)
+    monkeypatch.setattr("helpers.models.blocks.download_weights", lambda *names: state)
     network = Handed()  # with ImageNet's weights, by default
-    monkeypatch.setattr("helpers.models.generator.download_weights", lambda *names: pytest.fail("no need to"))
+    monkeypatch.setattr("helpers.models.blocks.download_weights", lambda *names: pytest.fail("no need to"))
     assert type(reloaded(network, cfg, tmp_path / "own.safetensors")) is Handed
 
 
