@@ -21,8 +21,6 @@ MADE_BY = COLORIZERS | ENLARGERS
 NETWORK = ("encoder", "res_blocks", "bottleneck", "attention_at", "positions")
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
 BOX = workspace.PROJECT / "helpers" / "models" / "box"
-
-
 IN_THE_BOX = "the model in the box, which comes with the project"
 
 
@@ -134,12 +132,14 @@ def find_run(name: str = "", or_box: bool = False) -> Run:
 def warmup_of(cfg: Config) -> Run:
     """Return the run whose warmup an adversarial phase starts from: `cfg.run`, else `cfg.start`, else the profile's.
 
-    Raises FileNotFoundError that names the notebook to run when there is none of them.
+    Raises FileNotFoundError that names the notebook to run when there is none of them, or the runs that there are.
     """
-    for run in (Run(cfg.run), *([Run(cfg.start)] if cfg.start else []), Run(cfg.profile)):
-        if "warmup" in run.phases():
-            return run
-    raise FileNotFoundError(missing(Run(cfg.run).file("warmup"), MADE_BY["warmup"]))
+    run = Run(cfg.run)
+    if "warmup" not in run.phases():
+        run = find_run(cfg.start) if cfg.start else Run(cfg.profile)
+    if "warmup" not in run.phases():
+        raise FileNotFoundError(missing(Run(cfg.run).file("warmup"), MADE_BY["warmup"]))
+    return run
 
 
 def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:

@@ -115,4 +115,4 @@ def test_training_starts_from_the_box_with_or_without_a_warmup_of_its_own(tmp_pa
     assert "going on from the model in the box" in report and "warmed up by run 'box'" in report
     assert "from it    bottleneck='identity' (here 'residual')" in report
     notebook = uncomment(edit(read("03_warmup_training"), "# start=", "start="), "freeze_norms=True,")
-    assert "encoder    resnet18, run 'box'" in printed(run(before(notebook, "deepcopy(generator)"), tmp_path))
+    assert "resnet18, weights: of run 'box'" in printed(run(before(notebook, "deepcopy(generator)"), tmp_path))

@@ -92,3 +92,8 @@ def test_it_can_be_trained_again(tmp_path, monkeypatch):
     assert type(generator) is Generator and generator.look is not None and generator.trained_size == 64
     assert json.loads((tmp_path / "box/warmup.json").read_text())["photos_folder"] == ""
     assert Run("box, hints").begun_from("hints").name == "box, sharpness"
+
+
+def test_a_start_that_is_not_there_is_named(cfg):
+    with pytest.raises(FileNotFoundError):
+        warmup_of(cfg.replace(run="new", start="bx"))
