@@ -21,7 +21,7 @@ from helpers.data.batches import augmentations
 from helpers.data.dataset import PhotoSet
 from helpers.data.photos import center_square, list_photos, read_rgb, reduced, to_tensor
 from helpers.evaluation import metrics
-from helpers.evaluation.frontier import at_share, frontier
+from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
 from helpers.runs.run import BOX, Run, runs
 from helpers.runs.weights import load_generator
@@ -68,7 +68,7 @@ def on_landscapes(generators, test):
     rows = [{"": name, "over gray": c.loc[1.0, "PSNR"] - c["PSNR"].iloc[0]} for name, c in curves.items()]
     for row, curve in zip(rows, curves.values(), strict=True):
         row["of truth"] = curve.loc[1.0, "of truth"]
-        row |= {f"gain at {share:.0%}": at_share(curve, share) - curve["PSNR"].iloc[0] for share in shares}
+        row |= {f"gain at {share:.0%}": gain(curve, share) for share in shares}
     return rows
 
 

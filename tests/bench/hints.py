@@ -21,7 +21,7 @@ from helpers.evaluation import metrics
 from helpers.evaluation.hints import hint_curve
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.hints import Hint
-from helpers.runs.run import Run, runs
+from helpers.runs.run import runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 CHROMA = 40 / 128  # of the colors that the composites' hints say
@@ -108,7 +108,7 @@ def main():
     """Measure, and print tables as Markdown."""
     run = [run for run in runs() if "hints" in run.phases()][-1]
     cfg = run.agree(Config.from_profile())
-    generator, before = run.load("hints"), Run(run.settings("hints")["start"])
+    generator, before = run.load("hints"), run.begun_from("hints")
     earlier = before.load([phase for phase in before.phases() if phase != "hints"][-1])
     sets = {"test photos": dataset.prepare(cfg).load("test"), "Kodak24": kodak(cfg.size)}
     for name, photos in sets.items():

@@ -23,7 +23,7 @@ import torch
 
 from helpers import workspace
 from helpers.evaluation import metrics
-from helpers.evaluation.frontier import at_share, frontier, over_slider
+from helpers.evaluation.frontier import frontier, gain, over_slider
 
 
 def kept(study, name, seed):
@@ -48,7 +48,7 @@ def measured(generator, photos, slider=None):
     curve, colored = frontier(generator.eval(), photos), metrics.colorize_all(generator, photos)
     row = curve.loc[1.0, ["L1", "PSNR", "of truth"]].to_dict()
     row["SSIM"] = float(np.mean(metrics.ssim(colored.float() / 255, photos.float() / 255)))
-    row |= {f"gain at {share:.0%}": at_share(curve, share) - curve["PSNR"].iloc[0] for share in (0.65, 0.75)}
+    row |= {f"gain at {share:.0%}": gain(curve, share) for share in (0.65, 0.75)}
     row["checkerboard"] = metrics.checkerboard(colored)
     row |= metrics.edge_report(colored, photos).mean().to_dict()
     if slider is not None:
