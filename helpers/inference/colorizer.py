@@ -47,7 +47,7 @@ class Options:
             raise ValueError(
                 f"the photo has {width}x{height} pixels already, and enlarging is for small photos: what a network "
                 f"adds is invented, and {self.enlarge * width}x{self.enlarge * height} pixels take minutes. To do it "
-                "all the same, use --enlarge-large (enlarge_large=True)"
+                "all the same, use --enlarge-large on the command line, enlarge_large=True in Python"
             )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from av import FFmpegError
 from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
@@ -132,7 +133,7 @@ def attempt(
         if errno.ENAMETOOLONG not in (error.errno, getattr(error.__cause__, "errno", None)):
             raise
         return "its name is too long to be written"
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, FFmpegError) as error:  # the last: no encoder takes a film of its size
         return f"cannot be colorized: {error}"
     return ""
 

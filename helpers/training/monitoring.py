@@ -54,15 +54,14 @@ def collapse_warnings(row: Mapping[str, float]) -> list[str]:
     """
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     real, fake = row.get("D accuracy (real)", 0.5), row.get("D accuracy (fake)", 0.5)
-    gray = row.get("val colorfulness", 1) < 0.1 * row.get("val truth", 1)
+    gray = "D accuracy (real)" in row and row.get("val colorfulness", 1) < 0.1 * row.get("val truth", 1)
     checks = {
         f"not a number: {', '.join(bad)}. Lower the learning rate.": bad,
         "the discriminator has won (over 99% right): the generator learns little from it. Lower discriminator_lr, or "
-        "raise lambda_l1.": min(real, fake) > 0.99,
+        "raise the weight of the loss beside it.": min(real, fake) > 0.99,
         "the discriminator has collapsed to one answer: it calls everything real, or everything fake. Lower "
         "discriminator_lr, and start over (restart=True).": min(real, fake) < 0.05,
-        "the photos are gray: under 10% of the truth's colorfulness. Lower lambda_l1.": "D accuracy (real)" in row
-        and gray,
+        "the photos are gray: under 10% of the truth's colorfulness. Lower the weight of L1.": gray,
     }
     return [sentence for sentence, found in checks.items() if found]
 

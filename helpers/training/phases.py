@@ -8,7 +8,7 @@ from helpers.data import dataset
 from helpers.data.batches import augmentations
 from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
-from helpers.runs.run import Run, warmup_of
+from helpers.runs.run import NETWORK, find_run, warmup_of
 from helpers.training.losses import Perceptual, color_term, generator_terms
 from helpers.training.trainer import Trainer
 
@@ -21,14 +21,16 @@ def train(
     make_terms: a function of `cfg` and a `Perceptual` that returns the adversarial phase's loss terms. A step takes
     `cfg.batch_size` photos on each process. Raises as `dataset.prepare` and `warmup_of` do.
     """
+    begun = find_run(cfg.start) if cfg.start else None
+    cfg = begun.agree(cfg, NETWORK) if begun else cfg
     accelerator = workspace.make_accelerator(cfg.precision)
     workspace.seed_everything(cfg.seed)  # the same first weights on every process, and after every restart
     with accelerator.local_main_process_first():  # the others find what it downloads and prepares
         photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights).to(accelerator.device)
-        generator = Run(cfg.start).load("warmup") if cfg.start else Generator(**cfg.generator())
+        generator = begun.load(begun.phases()[-1]) if begun else Generator(**cfg.generator())
     for phase in phases:
         workspace.seed_everything(cfg.seed + accelerator.process_index)  # each draws an augmentation of its own
-        discriminator, start, terms = None, Run(cfg.start) if cfg.start else None, [color_term(cfg)]
+        discriminator, start, terms = None, begun, [color_term(cfg)]
         if phase == "adversarial":
             start, discriminator, terms = warmup_of(cfg), Discriminator(), make_terms(cfg, perceptual)
             generator = start.load("warmup")
