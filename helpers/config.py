@@ -77,7 +77,7 @@ class Config:
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
     hints_epochs: int = bounded(8, 1, 10**6)  # fine-tuning with color hints, notebook 07
-    hints_lr: float = bounded(2e-4, 1e-9, 1)
+    hints_lr: float = bounded(1e-3, 1e-9, 1)  # of what is new alone
     superres_blocks: int = bounded(16, 1, 100)  # super-resolution, notebook 09
     superres_epochs: int = bounded(100, 1, 10**6)
     superres_lr: float = bounded(5e-4, 1e-9, 1)
@@ -159,7 +159,7 @@ SMOKE |= {"seed": 24}  # ordinary photos to measure on
 # a few steps from the model in the box, on few photos
 QUICK = LAPTOP | SCRATCH | {"data_source": "sample", "start": "box", "freeze_norms": True, "batch_size": 8}
 QUICK |= {"warmup_epochs": 6, "warmup_lr": 2e-5, "warmup_rise": 0, "ema_decay": 0.8}
-QUICK |= {"adversarial_epochs": 3, "adversarial_lr": 1e-5, "seed": 24}
+QUICK |= {"adversarial_epochs": 3, "adversarial_lr": 1e-5, "original_size": 128, "seed": 24}
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "quick": QUICK, "smoke": SCRATCH | SMOKE}
 
 

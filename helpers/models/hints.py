@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 CELL = 4  # pixels on a side of the cells in which hints are gathered
 NEVER = -1e4  # the likeness of a hint that is not there
+SURPRISE = 0.3  # how far a hint may be from the prediction, of 128 CIE units, before it reaches much less far
 
 
 def hint_conv(channels: int) -> nn.Conv2d:
@@ -27,12 +28,15 @@ def squared(vectors: Tensor) -> Tensor:
 
 
 class HintAttention(nn.Module):
-    """Let every pixel look at the hints, and take over what they correct, the more the nearer and the more alike.
+    """Let every pixel look at the hints, and take over what they say, the more the nearer and the more alike.
 
     Pixel p has a place u_p: its position and lightness, and an embedding of its features by a perceptron with one
-    hidden layer. Hint k weighs exp(s_pk) against 1, which stands for no hint at all, with s_pk = b - |u_p - u_k|^2; how
-    far it reaches in position and lightness is learned, b and the embedding too. A joint bilateral filter (Tomasi and
-    Manduchi 1998), as attention.
+    hidden layer. Hint k weighs w_pk = exp(s_pk) over the sum of all and 1, which stands for no hint at all, with
+    s_pk = b - (1 + |h_k - ab_k|^2 / t^2) |u_p - u_k|^2: a hint h_k far from the color ab_k that was predicted there is
+    about one thing, and reaches less far. The pixel gets ab_p + sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the
+    hint's correction (c = 0) and its color (c = 1). b, c, the reaches and the embedding are learned; t is not (it is
+    SURPRISE), for a color loss would let hints reach too far. A joint bilateral filter (Tomasi and Manduchi 1998), as
+    attention.
     channels: of the feature maps, which may be of several sizes.
     """
 
@@ -44,9 +48,10 @@ class HintAttention(nn.Module):
         for conv in self.embed:
             nn.init.normal_(conv.weight, std=1 / sum(channels) ** 0.5)
         nn.init.normal_(self.mix.weight, std=(2 / hidden) ** 0.5)
-        # b, and logarithms of the reach in position (of the shorter side), in L and in the embedding; a tenth of them,
-        # for Adam moves all numbers by about the learning rate, and these have a longer way to go than weights
-        self.knobs = nn.Parameter(torch.tensor([5.0, math.log(0.15), math.log(0.25), math.log(1.0)]) / 10)
+        # b, c, and logarithms of the reach in position (of the shorter side), in L and in the embedding; a tenth of
+        # them, for Adam moves all numbers by about the learning rate, and these have a longer way to go than weights
+        reaches = [math.log(reach) for reach in (0.15, 0.25, 1.0)]
+        self.knobs = nn.Parameter(torch.tensor([5.0, 0.5, *reaches]) / 10)
 
     def places(self, features: Sequence[Tensor], L: Tensor) -> Tensor:
         """Return where each pixel lies in the space that likeness is measured in: (N, width + 3, H, W)."""
@@ -57,7 +62,7 @@ class HintAttention(nn.Module):
         embedding = F.conv2d(embedding, self.mix.weight.float())
         rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)
-        reach, alike, looks = (10 * self.knobs[1:]).exp()
+        reach, alike, looks = (10 * self.knobs[2:]).exp()
         return torch.cat([embedding / looks, grid / reach, L / alike], 1)
 
     @torch.compiler.disable  # how many cells hold hints is known at run time alone
@@ -65,18 +70,22 @@ class HintAttention(nn.Module):
         """Return what to add to ab (N, 2, H, W), from feature maps, L (N, 1, H, W) and hints (N, 3, H, W)."""
         with torch.autocast(L.device.type, enabled=False):
             ab, hints, places = ab.float(), hints.float(), self.places(features, L.float())
+            bias, color = 10 * self.knobs[:2]
             mask = hints[:, 2:]
             share = F.avg_pool2d(mask, CELL)
-            gathered = F.avg_pool2d(torch.cat([places, hints[:, :2] - ab], 1) * mask, CELL) / share.clamp(min=1e-6)
+            gathered = torch.cat([places, hints[:, :2] - ab, ab, mask], 1) * mask
+            gathered = F.avg_pool2d(gathered, CELL) / share.clamp(min=1e-6)
             count = max(1, int((share > 0).flatten(1).sum(1).max()))
             there, cells = share.flatten(1).topk(count)
-            found = gathered.flatten(2).mT.take_along_dim(cells[..., None], 1)  # (N, count, width + 4)
-            key, value = found[..., :-2], found[..., -2:]
+            found = gathered.flatten(2).mT.take_along_dim(cells[..., None], 1)  # (N, count, width + 8)
+            key, value = found[..., :-5], found[..., -5:]
             # s_pk as a product of two vectors, so that attention's own kernels do the work; the last key is no hint
             query, one = places.flatten(2).mT, torch.ones_like
-            query = torch.cat([2 * query, 10 * self.knobs[0] - squared(query), one(query[..., :1])], -1)
+            query = torch.cat([2 * query, squared(query), one(query[..., :1])], -1)
+            strict = 1 + squared(value[..., :2]) / SURPRISE**2
             absent = NEVER * (there[..., None] == 0)
-            key = F.pad(torch.cat([key, one(key[..., :1]), absent - squared(key)], -1), (0, 0, 0, 1))
-            value = F.pad(value, (0, key.shape[-1] - 2, 0, 1))
+            key = F.pad(torch.cat([strict * key, -strict, bias + absent - strict * squared(key)], -1), (0, 0, 0, 1))
+            value = F.pad(value, (0, key.shape[-1] - 5, 0, 1))
             taken = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
-            return taken[..., :2].mT.unflatten(2, ab.shape[-2:])
+            correction, own, weight = taken[..., :5].mT.unflatten(2, ab.shape[-2:]).split((2, 2, 1), 1)
+            return correction + color * (own - weight * ab)

@@ -86,20 +86,20 @@ class LiveFigure:
         metrics: Sequence[str] = ("L1", "colorfulness"),
         first: dict[str, Tensor] | None = None,
     ):
-        self.truth, self.count, self.name, self.metrics = truth[:count], count, name, metrics
+        self.truth, self.name, self.metrics = truth[:count], name, metrics
         self.first = first or {"gray": images.grayed(self.truth)}
         self.film, self.handle = [], None
 
     def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
         """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as colored now."""
-        self.film.append((len(history), colorized[: self.count].clone()))
+        self.film.append((len(history), colorized[: len(self.truth)].clone()))
         height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
         shown = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
         below = 1.6 * len(shown)
         figure = plt.figure(figsize=(13, height + below), layout="constrained")
         upper, lower = figure.subfigures(2, 1, height_ratios=[height, below])
         draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
-        rows = [list(photos[: self.count]) for photos in shown.values()]
+        rows = [list(photos[: len(self.truth)]) for photos in shown.values()]
         images.fill_grid(lower, rows, labels=list(shown))
         picture = images.finish(figure, self.name)
         if self.handle is None:

@@ -143,7 +143,7 @@ def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> display
     figure = heat_figure({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
     axis = figure.axes[1]
     axis.images[0].set(cmap="RdYlGn", clim=(0, 1), alpha=0.6, extent=(0, photo.shape[2], photo.shape[1], 0))
-    axis.imshow(as_image(photo), zorder=-1)
+    axis.imshow(as_image(photo).mean(-1), cmap="gray", zorder=-1)  # its colors would be taken for scores
     return finish(figure, name)
 
 

@@ -66,7 +66,9 @@ def load_generator(path: Path | str, notebook: str = "04_adversarial_training") 
         full = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         generator.load_state_dict(full, assign=True)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a generator of this series, or is damaged: {error}") from error
+        raise ValueError(
+            f"{path} is not a generator of this series as it is now (train an older one again), or is damaged: {error}"
+        ) from error
     if "sha256" in metadata and digest(state) != metadata["sha256"]:
         raise ValueError(f"{path} is damaged: its numbers are not those that were written. Train it again.")
     generator.trained_size = size

@@ -56,7 +56,7 @@ def train(photos_folder: str, **changes: Any) -> None:
     colors = _fit(first, Generator(**first.generator()), plain)
     sharp = _fit(second, colors.load("warmup").train(), soft_and_sharp, start=colors.name)
     hinted = with_hints(sharp.load("warmup").train(), photos.load("train"))
-    last = _fit(third, hinted, [*soft_and_sharp, paste], start=sharp.name, task=HintedColorization())
+    last = _fit(third, hinted, [*soft_and_sharp, *[paste] * 4], start=sharp.name, task=HintedColorization())
     fill(last, third)
 
 

@@ -1,4 +1,4 @@
-"""`make hints-bench`: what hints bring and where they reach, for the generator with hints that was trained last.
+"""`make hints-bench`: what hints bring and where they reach, for the last generator with hints, else for the box.
 
 Beside gray and a baseline that knows no network. Test photos of the run, and Kodak24 where KODAK24 names its folder.
 """
@@ -21,7 +21,7 @@ from helpers.evaluation import metrics
 from helpers.evaluation.hints import hint_curve
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.hints import Hint
-from helpers.runs.run import runs
+from helpers.runs.run import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 CHROMA = 40 / 128  # of the colors that the composites' hints say
@@ -106,10 +106,12 @@ def kodak(size):
 
 def main():
     """Measure, and print tables as Markdown."""
-    run = [run for run in runs() if "hints" in run.phases()][-1]
+    run = [Run("box"), *(run for run in runs() if "hints" in run.phases())][-1]
     cfg = run.agree(Config.from_profile())
-    generator, before = run.load("hints"), run.begun_from("hints")
-    earlier = before.load([phase for phase in before.phases() if phase != "hints"][-1])
+    generator = earlier = run.load(run.phases()[-1])
+    if run.name != "box":
+        before = run.begun_from("hints")
+        earlier = before.load([phase for phase in before.phases() if phase != "hints"][-1])
     sets = {"test photos": dataset.prepare(cfg).load("test"), "Kodak24": kodak(cfg.size)}
     for name, photos in sets.items():
         if photos is None:

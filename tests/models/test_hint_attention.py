@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.models.hints import CELL, HintAttention
+from helpers.models.hints import CELL, SURPRISE, HintAttention
 
 
 @pytest.fixture(scope="module")
@@ -15,17 +15,19 @@ def attention():
 def written_out(attention, features, L, ab, hints):
     """The formula, a photo and a cell after the other, for photos that have hints."""
     places, result = attention.places(features, L), []
+    b, c = 10 * attention.knobs[:2]
     for u, colors, (*said, mask) in zip(places, ab, hints, strict=True):
-        weights, corrections = [], []
+        weights, taken = [], []
         for top in range(0, mask.shape[0], CELL):
             for left in range(0, mask.shape[1], CELL):
                 here = (slice(top, top + CELL), slice(left, left + CELL))
                 if mask[here].sum() > 0:
                     mean = lambda maps, here=here, m=mask: (maps[(..., *here)] * m[here]).sum((1, 2)) / m[here].sum()  # noqa: E731
-                    weights.append((10 * attention.knobs[0] - (u - mean(u)[:, None, None]).square().sum(0)).exp())
-                    corrections.append(mean(torch.stack(said) - colors))
-        weight = torch.stack(weights) / (1 + sum(weights))
-        result.append(torch.einsum("khw,kc->chw", weight, torch.stack(corrections)))
+                    own, correction = mean(colors), mean(torch.stack(said) - colors)
+                    distance = (u - mean(u)[:, None, None]).square().sum(0)
+                    weights.append((b - (1 + correction.square().sum() / SURPRISE**2) * distance).exp())
+                    taken.append(correction[:, None, None] + c * (own[:, None, None] - colors))
+        result.append(sum(w * ab for w, ab in zip(weights, taken, strict=True)) / (1 + sum(weights)))
     return torch.stack(result)
 
 
@@ -68,11 +70,20 @@ def test_a_photo_without_hints_is_left_alone_beside_one_that_has_some(attention,
 
 def test_a_hint_is_followed_where_it_is_and_less_far_away():
     torch.manual_seed(0)
-    attention, features = (
-        HintAttention((8,)),
-        [torch.zeros(1, 8, 64, 64)],
-    )  # nothing to tell pixels apart but their place
+    attention, features = HintAttention((8,)), [torch.zeros(1, 8, 64, 64)]  # only their place tells pixels apart
     hints = torch.zeros(1, 3, 64, 64)
-    hints[0, :, 28:32, 28:32] = 1
+    hints[0, :2, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = 0.1, 1
     added = attention(features, torch.zeros(1, 1, 64, 64), torch.zeros(1, 2, 64, 64), hints)[0, 0]
-    assert added[30, 30] > 0.9 and added[30, 30] > added[30, 45] > added[30, 63] and added[0, 0] < 0.1
+    assert added[30, 30] > 0.09 and added[30, 30] > added[30, 45] > added[30, 63] and added[0, 0] < 0.01
+
+
+def test_a_hint_that_corrects_more_reaches_less_far():
+    torch.manual_seed(0)
+    attention, reached = HintAttention((8,)), []
+    for correction in (0.05, 0.8):
+        hints = torch.zeros(1, 3, 64, 64)
+        hints[0, 0, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = correction, 1
+        flat = torch.zeros(1, 8, 64, 64), torch.zeros(1, 1, 64, 64), torch.zeros(1, 2, 64, 64)
+        added = attention(flat[:1], *flat[1:], hints)[0, 0] / correction
+        reached.append(added[30, 40].item())
+    assert reached[0] > 0.9 > 0.3 > reached[1]
