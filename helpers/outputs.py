@@ -16,6 +16,7 @@ from helpers import workspace
 TAG = "keep_output"
 KEPT = ("image/png", "text/plain", "text/html")
 WIDEST = 1100  # pixels of a figure
+A_PROFILE = re.compile(r'"profile +(\w+), run ')  # as `workspace.describe` prints it, in a notebook's file
 A_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|content|Users|mnt)\b")
 
 
@@ -51,15 +52,18 @@ def keep(executed: Path, notebooks: Path, photos: str) -> None:
     """Copy the outputs of tagged cells from executed notebooks into those of the same name.
 
     photos: what they were trained on, for the caption. Cells are the same if their ids are; what was not executed stays
-    as it is. Raises ValueError as `kept`.
+    as it is. Raises ValueError as `kept`, and for a notebook that another profile executed.
     """
+    profile = os.environ["COLORIZE_PROFILE"]
     for path in sorted(notebooks.glob("[0-9]*.ipynb")):
         if not (executed / path.name).exists():
             print(f"{path.name} was not executed: left as it is")
             continue
         notebook, done = nbformat.read(path, 4), nbformat.read(executed / path.name, 4)
+        if others := set(A_PROFILE.findall((executed / path.name).read_text())) - {profile}:
+            raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
         day = done.metadata.papermill.end_time[:10]
-        caption = f"a run of profile {os.environ['COLORIZE_PROFILE']}, {day}, {os.cpu_count()} CPU cores, {photos}"
+        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {photos}"
         cells = {cell.id: cell for cell in done.cells}
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):

@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_output
 from notebook_tools import PROJECT
 from PIL import Image
 
-from helpers.outputs import A_PATH, TAG, kept
+from helpers.outputs import A_PATH, TAG, keep, kept
 
 PATHS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 DRAWS_PHOTOS = re.compile(r"images\.(photos|strips|gallery|grid|patch_map|lab_channels|slider)\(")
@@ -61,3 +61,13 @@ def test_a_folder_of_the_machine_is_refused(text):
 
 def test_addresses_and_shares_are_no_folders():
     assert not A_PATH.search("https://example.org/tmp/x and 3/4 and a/root")
+
+
+def test_a_notebook_that_another_profile_executed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
+    for folder in ("executed", "notebooks"):
+        (tmp_path / folder).mkdir()
+        told = new_output("stream", text="device     cpu\nprofile    quick, run 'quick', seed 0\n")
+        nbformat.write(nbformat.v4.new_notebook(cells=[new_code_cell(outputs=[told])]), tmp_path / folder / "01.ipynb")
+    with pytest.raises(ValueError, match="01.ipynb was executed in profile quick, not in laptop"):
+        keep(tmp_path / "executed", tmp_path / "notebooks", "photos")

@@ -129,13 +129,13 @@ def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> disp
 def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
     """Show validation metrics of several runs on common axes. histories: a dict of name -> table of epochs."""
     metrics = ("L1", "PSNR", "colorfulness")
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics), 3.4))
+    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics) + 2, 3.4), layout="constrained")
     for axis, metric in zip(axes, metrics, strict=True):
         for label, history in histories.items():
             if f"val {metric}" in history:
                 axis.plot(history["epoch"], history[f"val {metric}"], "o-", ms=3, label=label)
         axis.set(title=f"validation {metric}", xlabel="epoch of its phase")
-        axis.legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return images.finish(figure, name)
 
 
@@ -148,7 +148,8 @@ def frontiers(
     "PSNR mean", whose rows are drawn as lines.
     """
     metrics = [metric for metric in ("PSNR", "L1", "LPIPS") if all(metric in table for table in named.values())]
-    figure, axes = plt.subplots(1, len(metrics), figsize=(5.2 * len(metrics), 3.8), squeeze=False)
+    size = 5.2 * len(metrics) + 2, 3.8
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
     for axis, metric in zip(axes[0], metrics, strict=True):
         for label, table in named.items():
             line = axis.plot(table["of truth"], table[metric], label=label)[0]
@@ -157,5 +158,5 @@ def frontiers(
             for label, value in report["PSNR mean"].items():
                 axis.axhline(value, color="0.6", ls=":", label=label)
         axis.set(title=metric, xlabel="colorfulness, of truth")
-        axis.legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return images.finish(figure, name)
