@@ -10,6 +10,9 @@ from torch import Tensor, nn
 CELL = 4  # pixels on a side of the cells in which hints are gathered
 NEVER = -1e4  # the likeness of a hint that is not there
 SURPRISE = 0.3  # how far a hint may be from the prediction, of 128 CIE units, before it reaches much less far
+CAST = 0.2  # corrections up to about here, of 128 CIE units, can be a cast of the whole photo
+FEW = 3  # so many hints, each at a place of its own, say half of what many would of a cast
+APART = 0.2  # of the shorter side: hints that are closer share one voice about it
 
 
 def hint_conv(channels: int) -> nn.Conv2d:
@@ -27,16 +30,28 @@ def squared(vectors: Tensor) -> Tensor:
     return vectors.square().sum(-1, keepdim=True)
 
 
+def cast(corrections: Tensor, share: Tensor) -> Tensor:
+    """Return the color cast that small corrections have in common, shrunk towards 0 where hints are few: (N, 2).
+
+    corrections: (N, 2, h, w), h_k - ab_k in each cell; share: (N, 1, h, w), of the cell's pixels that are hinted.
+    """
+    side = int(APART * min(share.shape[-2:])) // 2 * 2 + 1
+    voice = share / F.avg_pool2d(share, side, 1, side // 2, divisor_override=1).clamp(min=1e-6)
+    small = (-(corrections.square().sum(1, keepdim=True) / CAST**2).square()).exp()
+    number = voice.sum((2, 3))
+    return (voice * small * corrections).sum((2, 3)) * number / (number.square() + FEW**2)
+
+
 class HintAttention(nn.Module):
     """Let every pixel look at the hints, and take over what they say, the more the nearer and the more alike.
 
     Pixel p has a place u_p: its position and lightness, and an embedding of its features by a perceptron with one
     hidden layer. Hint k weighs w_pk = exp(s_pk) over the sum of all and 1, which stands for no hint at all, with
     s_pk = b - (1 + |h_k - ab_k|^2 / t^2) |u_p - u_k|^2: a hint h_k far from the color ab_k that was predicted there is
-    about one thing, and reaches less far. The pixel gets ab_p + sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the
-    hint's correction (c = 0) and its color (c = 1). b, c, the reaches and the embedding are learned; t is not (it is
-    SURPRISE), for a color loss would let hints reach too far. A joint bilateral filter (Tomasi and Manduchi 1998), as
-    attention.
+    about one thing, and reaches less far. To ab_p is added sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the
+    hint's correction (c = 0) and its color (c = 1), and the share of no hint at all times the photo's `cast`. b, c, the
+    reaches and the embedding are learned; t is not (it is SURPRISE), for a color loss would let hints reach too far.
+    A joint bilateral filter (Tomasi and Manduchi 1998), as attention.
     channels: of the feature maps, which may be of several sizes.
     """
 
@@ -85,7 +100,8 @@ class HintAttention(nn.Module):
             strict = 1 + squared(value[..., :2]) / SURPRISE**2
             absent = NEVER * (there[..., None] == 0)
             key = F.pad(torch.cat([strict * key, -strict, bias + absent - strict * squared(key)], -1), (0, 0, 0, 1))
-            value = F.pad(value, (0, key.shape[-1] - 5, 0, 1))
+            nothing = F.pad(cast(gathered[:, -5:-3], share), (0, 3))  # what a pixel gets that looks at no hint
+            value = F.pad(torch.cat([value, nothing[:, None]], 1), (0, key.shape[-1] - 5))
             taken = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
             correction, own, weight = taken[..., :5].mT.unflatten(2, ab.shape[-2:]).split((2, 2, 1), 1)
             return correction + color * (own - weight * ab)

@@ -22,20 +22,22 @@ HINT_PARTS = ("encoder.hint_conv.", "look.", "palette")  # of a generator, that 
 
 
 def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
-    """Paste an ellipse out of another photo, its hue turned, into some of a batch, (N, 3, H, W) in [0, 1].
+    """Paste an ellipse out of another photo, in another color, into some of a batch, (N, 3, H, W) in [0, 1].
 
-    share: of the photos; largest: half axis, of the side. It teaches hints to stop at an object's outline: what the
-    ellipse's colors say is true inside it alone. See CutMix (Yun et al. 2019, arXiv 1905.04899).
+    Its hue is turned, and its colors are mixed with their mean: an object often has one color. It teaches hints to fill
+    an object and to stop at its outline. See CutMix (Yun et al. 2019, arXiv 1905.04899).
+    share: of the photos; largest: half axis, of the side.
     """
     (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
     rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
     y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
     inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
     L, ab = rgb_to_L_ab(rgb.roll(1, 0))
-    turn = draw(-math.pi, math.pi)[:, None].to(rgb.device)
-    a, b = ab.split(1, 1)
+    inside, turn, plain = (maps[:, None].to(rgb.device) for maps in (inside, draw(-math.pi, math.pi), draw(0, 1)))
+    mean = (ab * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
+    a, b = ab.lerp(mean, plain).split(1, 1)
     ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
-    return torch.where(inside[:, None].to(rgb.device), L_ab_to_rgb(L, ab), rgb)
+    return torch.where(inside, L_ab_to_rgb(L, ab), rgb)
 
 
 @dataclass
@@ -63,7 +65,7 @@ class HintedColorization(Colorization):
     @property
     def columns(self) -> list[str]:
         """The names of what validation measures for each number of hints."""
-        return [f"PSNR, {count} hints" for count in self.counts]
+        return [f"PSNR, {count} hint{'s' * (count != 1)}" for count in self.counts]
 
     def batch(self, rgb: Tensor) -> HintedBatch:
         """Return a batch of photos, rgb (N, 3, H, W) in [0, 1], with hints."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.models.hints import CELL, SURPRISE, HintAttention
+from helpers.models.hints import APART, CAST, CELL, FEW, SURPRISE, HintAttention, cast
 
 
 @pytest.fixture(scope="module")
@@ -12,12 +12,22 @@ def attention():
     return HintAttention((8, 6), width=4)
 
 
+def cast_of(corrections, spots, shares, apart):
+    """The common cast, a hinted cell after the other: mean of small corrections over places, times n^2 / (n^2 + 9)."""
+    total, number = 0, 0
+    for correction, spot, share in zip(corrections, spots, shares, strict=True):
+        near = [other for other, at in zip(shares, spots, strict=True) if (at - spot).abs().max() <= apart]
+        voice = share / sum(near)
+        total, number = total + voice * correction * (-((correction.norm() / CAST) ** 4)).exp(), number + voice
+    return total / number * number**2 / (number**2 + FEW**2)
+
+
 def written_out(attention, features, L, ab, hints):
     """The formula, a photo and a cell after the other, for photos that have hints."""
     places, result = attention.places(features, L), []
     b, c = 10 * attention.knobs[:2]
     for u, colors, (*said, mask) in zip(places, ab, hints, strict=True):
-        weights, taken = [], []
+        weights, taken, found = [], [], []
         for top in range(0, mask.shape[0], CELL):
             for left in range(0, mask.shape[1], CELL):
                 here = (slice(top, top + CELL), slice(left, left + CELL))
@@ -26,8 +36,10 @@ def written_out(attention, features, L, ab, hints):
                     own, correction = mean(colors), mean(torch.stack(said) - colors)
                     distance = (u - mean(u)[:, None, None]).square().sum(0)
                     weights.append((b - (1 + correction.square().sum() / SURPRISE**2) * distance).exp())
+                    found.append((correction, torch.tensor([top, left]) / CELL, mask[here].mean()))
                     taken.append(correction[:, None, None] + c * (own[:, None, None] - colors))
-        result.append(sum(w * ab for w, ab in zip(weights, taken, strict=True)) / (1 + sum(weights)))
+        common = cast_of(*zip(*found, strict=True), apart=APART * min(mask.shape) / CELL / 2)[:, None, None]
+        result.append((common + sum(w * ab for w, ab in zip(weights, taken, strict=True))) / (1 + sum(weights)))
     return torch.stack(result)
 
 
@@ -87,3 +99,36 @@ def test_a_hint_that_corrects_more_reaches_less_far():
         added = attention(flat[:1], *flat[1:], hints)[0, 0] / correction
         reached.append(added[30, 40].item())
     assert reached[0] > 0.9 > 0.3 > reached[1]
+
+
+def cells(*corrections, size=40):
+    """Corrections of a* alone as maps: (1, 2, size, size), and their shares, each at a place of its own."""
+    maps, share = torch.zeros(1, 2, size, size), torch.zeros(1, 1, size, size)
+    for i, correction in enumerate(corrections):
+        maps[0, 0, 10 * (i // 4) + 1, 10 * (i % 4) + 1], share[0, 0, 10 * (i // 4) + 1, 10 * (i % 4) + 1] = (
+            correction,
+            1,
+        )
+    return maps, share
+
+
+@pytest.mark.parametrize(
+    ("corrections", "expected"),
+    [
+        ([0.04], 0.004),  # one hint says little of the whole photo
+        ([0.04] * 3, 0.02),
+        ([0.04] * 12, 0.0376),  # many that agree say nearly all
+        ([0.04, -0.04] * 6, 0.0),
+        ([0.8] * 12, 0.0),  # these are colors of objects
+        ([], 0.0),
+    ],
+)
+def test_a_cast_is_what_many_small_corrections_have_in_common(corrections, expected):
+    found = cast(*cells(*corrections))
+    assert torch.allclose(found, torch.tensor([[expected, 0.0]]), atol=2e-4)
+
+
+def test_a_stroke_has_the_voice_of_one_hint():
+    maps, share = cells()
+    maps[0, 0, 20:23, 20:23], share[0, 0, 20:23, 20:23] = 0.04, 1
+    assert torch.allclose(cast(maps, share)[0, 0], cast(*cells(0.04))[0, 0], atol=1e-4)

@@ -120,7 +120,7 @@ def fine_tuned(cfg, accelerator, photos, epochs=2, **values):
 
 def test_fine_tuning_is_a_phase_of_its_own(cfg, accelerator, sample_photos):
     trainer, history = fine_tuned(cfg, accelerator, sample_photos)
-    assert {"val PSNR, 0 hints", "val PSNR, 1 hints", "val PSNR, 10 hints"} <= set(history)
+    assert {"val PSNR, 0 hints", "val PSNR, 1 hint", "val PSNR, 10 hints"} <= set(history)
     assert history["val PSNR, 0 hints"].iloc[-1] != history["val PSNR, 10 hints"].iloc[-1]
     assert trainer.validated.shape[0] == 3 * len(trainer.validation)
     run = Run("painted")
