@@ -59,9 +59,10 @@ def keep(executed: Path, notebooks: Path, photos: str) -> None:
         if not (executed / path.name).exists():
             print(f"{path.name} was not executed: left as it is")
             continue
-        notebook, done = nbformat.read(path, 4), nbformat.read(executed / path.name, 4)
-        if others := set(A_PROFILE.findall((executed / path.name).read_text())) - {profile}:
+        told = (executed / path.name).read_text()
+        if others := set(A_PROFILE.findall(told)) - {profile}:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
+        notebook, done = nbformat.read(path, 4), nbformat.reads(told, 4)
         day = done.metadata.papermill.end_time[:10]
         caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {photos}"
         cells = {cell.id: cell for cell in done.cells}

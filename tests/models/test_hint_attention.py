@@ -105,10 +105,8 @@ def cells(*corrections, size=40):
     """Corrections of a* alone as maps: (1, 2, size, size), and their shares, each at a place of its own."""
     maps, share = torch.zeros(1, 2, size, size), torch.zeros(1, 1, size, size)
     for i, correction in enumerate(corrections):
-        maps[0, 0, 10 * (i // 4) + 1, 10 * (i % 4) + 1], share[0, 0, 10 * (i // 4) + 1, 10 * (i % 4) + 1] = (
-            correction,
-            1,
-        )
+        row, column = 10 * (i // 4) + 1, 10 * (i % 4) + 1
+        maps[0, 0, row, column], share[0, 0, row, column] = correction, 1
     return maps, share
 
 
