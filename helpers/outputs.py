@@ -64,7 +64,7 @@ def keep(executed: Path, notebooks: Path, photos: str) -> None:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
         notebook, done = nbformat.read(path, 4), nbformat.reads(told, 4)
         day = done.metadata.papermill.end_time[:10]
-        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {photos}"
+        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, trained on {photos}"
         cells = {cell.id: cell for cell in done.cells}
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):

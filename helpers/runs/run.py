@@ -1,6 +1,7 @@
 """Training runs on disk: a folder for each, with its configuration, photos, weights and history."""
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -43,6 +44,11 @@ class Run:
     def phases(self) -> list[str]:
         """Return the phases that have left a colorizer here, the last one at the end."""
         return [phase for phase in COLORIZERS if self.file(phase).exists()]
+
+    def colors(self) -> tuple["Run", str]:
+        """Return the run and phase whose colors these are while nobody gives a hint: phase "hints" changes none."""
+        own = [phase for phase in self.phases() if phase != "hints"]
+        return (self, own[-1]) if own else self.begun_from("hints").colors()
 
     def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
         """Make room for a phase: what an earlier one of the same name left is archived, never lost.
@@ -164,5 +170,5 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
                 run.load(phases[-1])
                 chosen.append(run)
             except (NameError, ValueError) as error:
-                print(f"left out: {run.name!r}: {error}")
+                print(f"left out: {run.name!r}: {str(error).replace(str(run.path) + os.sep, '')}")
     return chosen

@@ -108,10 +108,8 @@ def main():
     """Measure, and print tables as Markdown."""
     run = [Run("box"), *(run for run in runs() if "hints" in run.phases())][-1]
     cfg = run.agree(Config.from_profile())
-    generator = earlier = run.load(run.phases()[-1])
-    if run.name != "box":
-        before = run.begun_from("hints")
-        earlier = before.load([phase for phase in before.phases() if phase != "hints"][-1])
+    before, phase = run.colors()
+    generator, earlier = run.load(run.phases()[-1]), before.load(phase)
     sets = {"test photos": dataset.prepare(cfg).load("test"), "Kodak24": kodak(cfg.size)}
     for name, photos in sets.items():
         if photos is None:

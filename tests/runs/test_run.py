@@ -224,6 +224,18 @@ def test_what_must_agree_with_a_run_is_taken_from_it_and_printed(saved, cfg, cap
     assert f"size={cfg.size} (here 96)" in capsys.readouterr().out
 
 
+def test_without_hints_the_colors_are_those_of_the_phase_before(generator, cfg, sample_photos):
+    run = made("mine", generator, cfg, sample_photos)
+    run.save("hints", generator, cfg)
+    found, phase = run.colors()
+    assert (found.name, phase) == ("mine", "warmup")
+    alone = Run("from the box")  # notebook 07 alone, twice
+    alone.begin("hints", cfg, sample_photos, start="box")
+    alone.save("hints", generator, cfg)
+    found, phase = alone.colors()
+    assert (found.name, phase) == ("box", "warmup")
+
+
 def test_a_folder_of_photos_may_have_moved(generator, cfg, sample_photos):
     then = cfg.replace(data_source="folder", photos_folder="/old")
     run = made("mine", generator, then, sample_photos)
