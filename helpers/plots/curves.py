@@ -14,6 +14,7 @@ from helpers.plots import images
 ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
 NORMS = ["G gradient", "D gradient"]
 LOG_PANELS = ("generator's terms", "gradient norms before clipping")
+UNITS = {"PSNR": "PSNR, dB"}
 
 
 def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
@@ -49,7 +50,7 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
             axis.plot(history["epoch"], history[column], style, label=f"{label} weights", ms=4)
     if metric == "colorfulness" and "val truth" in history:
         axis.axhline(history["val truth"].iloc[-1], color="0.5", ls=":", label="truth")
-    axis.set_title(f"validation {metric}", fontsize=10)
+    axis.set_title(f"validation {UNITS.get(metric, metric)}", fontsize=10)
     axis.legend(fontsize=7)
     axis.set_xlabel("epoch", fontsize=8)
 
@@ -120,7 +121,7 @@ def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> disp
     border = len(warmup[1])
     later = [table.assign(epoch=table["epoch"] + border) for table in adversarial if len(table)]
     steps, history = (pd.concat(parts) for parts in zip(warmup, later or [pd.DataFrame()] * 2, strict=True))
-    figure = plt.figure(figsize=(17, 6.5))
+    figure = plt.figure(figsize=(13, 6.5), layout="constrained")
     for axis in draw_all(figure, steps, history, ("L1", "PSNR", "LPIPS", "colorfulness"), columns=4):
         axis.axvline(border, color="crimson", lw=1)
     return images.finish(figure, name)
@@ -134,7 +135,7 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> disp
         for label, history in histories.items():
             if f"val {metric}" in history:
                 axis.plot(history["epoch"], history[f"val {metric}"], "o-", ms=3, label=label)
-        axis.set(title=f"validation {metric}", xlabel="epoch of its phase")
+        axis.set(title=f"validation {UNITS.get(metric, metric)}", xlabel="epoch of its phase")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return images.finish(figure, name)
 
@@ -157,6 +158,6 @@ def frontiers(
         if metric == "PSNR" and report is not None:
             for label, value in report["PSNR mean"].items():
                 axis.axhline(value, color="0.6", ls=":", label=label)
-        axis.set(title=metric, xlabel="colorfulness, of truth")
+        axis.set(title=UNITS.get(metric, metric), xlabel="colorfulness, of truth")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     return images.finish(figure, name)
