@@ -110,17 +110,18 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
 
     named: a dict of title -> uint8 photos (N, 3, H, W). Each title gets the share of pixels with a chroma below 10.
     """
-    figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False)
+    figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False, layout="constrained")
     for axis, (title, tensor) in zip(axes[0], named.items(), strict=True):
         a, b = ab_of(tensor).permute(1, 0, 2, 3).flatten(1).numpy()
         near_gray = float((np.hypot(a, b) < 10).mean())
         bins = np.linspace(-AB_RANGE, AB_RANGE, 81)
         counts, *_ = np.histogram2d(a, b, bins=bins)
-        axis.pcolormesh(bins, bins, counts.T / counts.sum(), norm=LogNorm(1e-6, 1e-1), cmap="magma")
+        picture = axis.pcolormesh(bins, bins, counts.T / counts.sum(), norm=LogNorm(1e-6, 1e-1), cmap="magma")
         axis.axhline(0, color="white", lw=0.5)
         axis.axvline(0, color="white", lw=0.5)
         axis.set(title=f"{title}\n{near_gray:.0%} of pixels nearly gray", xlabel="a*", ylabel="b*", aspect="equal")
         axis.set_facecolor("black")
+    figure.colorbar(picture, ax=axes[0, -1], label="share of pixels")
     return finish(figure, name)
 
 
