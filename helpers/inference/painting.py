@@ -15,7 +15,7 @@ from helpers.inference.hints import Hint, likely_colors
 
 SHOWN = 320  # pixels on the shorter side of the photo that is painted on, for speed; the download is of full size
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.
-Or click a place in the colored photo: below it stand colors that are likely there, and a click on one says it."""
+Or click a place in the colored photo: likely colors for it appear below the photo; click one to use it."""
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 BRUSH = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
 
