@@ -128,13 +128,13 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
 def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | None = None) -> display.Image:
     """Show photos as gray, ours, truth and error map, one below the other, a column for each photo.
 
-    truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, white at 40 and above.
+    truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, black at 0, pale yellow at 40 and above.
     """
     rgb, ours = truth.float() / 255, colorized.float() / 255
     error = (ab_of(truth) - ab_of(colorized)).norm(dim=1, keepdim=True) / 40
     heat = torch.from_numpy(plt.get_cmap("inferno")(error[:, 0].clamp(0, 1).numpy())[..., :3]).permute(0, 3, 1, 2)
     rows = [list(grayed(rgb)), list(ours), list(rgb), list(heat)]
-    return finish(grid(rows, titles, ["gray", "ours", "truth", "ab error"]), name)
+    return finish(grid(rows, titles, ["gray", "ours", "truth", "ab error, 0 to 40"]), name)
 
 
 def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> display.Image:
