@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -146,6 +147,14 @@ def listed(skipped: list[tuple[str, str]], file: Path) -> pd.DataFrame:
     return table
 
 
+def _seen_from(target: Path, source: Path) -> str:
+    """Return the way from one folder to another: it stays the same when both are moved together."""
+    try:
+        return os.path.relpath(source.resolve(), target.resolve())
+    except ValueError:  # on another drive of Windows
+        return str(source.resolve())
+
+
 def colorize_folder(
     source: Path | str,
     target: Path | str,
@@ -168,13 +177,14 @@ def colorize_folder(
     options = (colorizer := colorizer or Colorizer()).options(**options)
     with locked(target) as heartbeat:
         work = (lambda path: attempt(path, places[path], colorizer, options, quality, heartbeat)), left
-        refuse_another(target, {"photos": str(source.resolve())} | colorizer.made_with(options), asdict(Options()))
+        photos = {"photos, seen from here": _seen_from(target, source)}
+        refuse_another(target, photos | colorizer.made_with(options), photos | asdict(Options()))
         print(f"{len(places)} photos, {len(places) - len(left)} of them done before; weights: {colorizer}")
         for path, error in zip(
             left, tqdm(workspace.in_parallel(*work, workspace.cores() + 1), total=len(left), unit="photo"), strict=True
         ):
             heartbeat()
             if error:
-                skipped.append((path.relative_to(source).as_posix(), error))
+                skipped.append((path.relative_to(source).as_posix(), error.replace(f"{path} ", "")))
     print(f"{len(left) - len(skipped)} colorized, {len(skipped)} skipped (listed in {target / 'skipped.csv'})")
     return listed(skipped, target / "skipped.csv")

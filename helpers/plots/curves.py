@@ -7,6 +7,7 @@ import pandas as pd
 from IPython import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from helpers.plots import images
@@ -50,6 +51,7 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
             axis.plot(history["epoch"], history[column], style, label=f"{label} weights", ms=4)
     if metric == "colorfulness" and "val truth" in history:
         axis.axhline(history["val truth"].iloc[-1], color="0.5", ls=":", label="truth")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # an epoch is whole
     axis.set_title(f"validation {UNITS.get(metric, metric)}", fontsize=10)
     axis.legend(fontsize=7)
     axis.set_xlabel("epoch", fontsize=8)
