@@ -82,7 +82,10 @@ def _make_again(metadata: dict[str, str], path: Path) -> nn.Module:
     name, arguments = metadata["class"], json.loads(metadata["arguments"])
     kind = find_class(name)
     if kind is None:
-        raise NameError(f"{path} holds a network of the class {name}, which is not known here: run its cell first.")
+        raise NameError(
+            f"{path} holds a network of the class {name}, which is not known here: run its cell first (where there are "
+            "no cells, choose other weights, as with --weights)."
+        )
     if kind in OWN.values():  # what a stranger may ask for
         known = arguments.keys() - {"weights", "hints"}
         other = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}  # of the same limits

@@ -128,9 +128,10 @@ def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
         known = {name: tensor for name, tensor in generator.state_dict().items() if not name.startswith(HINT_PARTS)}
         missing, _ = again.load_state_dict(known, strict=False)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{type(generator).__name__} cannot be given hints: {error}") from error
+        name = type(generator).__name__
+        raise ValueError(f"{name} cannot be given hints, as a Generator and its subclasses can: {error}") from error
     if other := [name for name in missing if not name.startswith(HINT_PARTS)]:
-        raise ValueError(f"{type(generator).__name__} cannot be given hints: it has no {', '.join(other)}")
+        raise ValueError(f"{type(generator).__name__} cannot be given hints: it has no {', '.join(other)}.")
     if photos is not None:
         again.palette.copy_(common_colors(photos))
     for name, parameter in again.named_parameters():
