@@ -48,7 +48,10 @@ class Run:
     def colors(self) -> tuple["Run", str]:
         """Return the run and phase whose colors these are while nobody gives a hint: phase "hints" changes none."""
         own = [phase for phase in self.phases() if phase != "hints"]
-        return (self, own[-1]) if own else self.begun_from("hints").colors()
+        if own:
+            return self, own[-1]
+        begun = self.begun_from("hints")  # itself, where its earlier phases are gone
+        return (self, "hints") if begun.name == self.name else begun.colors()
 
     def begin(self, phase: str, cfg: Config, photos: PhotoSet, start: str | None = None) -> None:
         """Make room for a phase: what an earlier one of the same name left is archived, never lost.

@@ -234,6 +234,11 @@ def test_without_hints_the_colors_are_those_of_the_phase_before(generator, cfg, 
     alone.save("hints", generator, cfg)
     found, phase = alone.colors()
     assert (found.name, phase) == ("box", "warmup")
+    run.begin("hints", cfg, sample_photos)
+    run.save("hints", generator, cfg)
+    run.file("warmup").unlink()
+    found, phase = run.colors()
+    assert (found.name, phase) == ("mine", "hints")
 
 
 def test_a_folder_of_photos_may_have_moved(generator, cfg, sample_photos):
