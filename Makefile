@@ -1,35 +1,32 @@
-# make run                          notebooks 01 to 06 on the photos that scikit-image ships, from the model in the box
-# make run PROFILE=laptop           Kaggle's photos, small and short; or your own: PHOTOS=folder
-# make run PROFILE=paper            the report's recipe; wants a GPU. vivid: with what was learned since
-# make app                          a page in the browser: drop photos, see them in color
-# make test                         everything that must hold
-# make test-colab                   the same against the packages that Colab has preinstalled
-# make box PHOTOS=folder            trains the model in the box again, on thousands of photos: hours
-# make box-bench                    how good it is: Kodak24, landscapes, by kind of photo, fine-tuned on few
-# make bench                        how fast it is, as ratios in one run; alone on the machine, please
-# make ablation                     which changes of the adversarial phase pay: hours, goes on where it was stopped
-# make hints-bench                  what hints bring, of the generator that notebook 07 left
-# make superres-bench               how good enlarging is, of the networks that notebook 09 left
-# make video-bench                  how steady films come out, cuts, speed, memory, kills
-# make compare-bottlenecks          does attention pay: hours, goes on where it was stopped
-# make outputs ON="these photos"    runs all ten notebooks in laptop and keeps the outputs of tagged cells, to read on the web
-# make publish ADDRESS=...          writes the project's address on GitHub into the notebooks, with badges for Colab
-# make stress                       kills, cut files, a full disk, damaged photos: some minutes
-# SHOW=folder                       photos for the last section of notebook 05, and for 06
+# make app                      a page in the browser: drop photos and films, see them in color
+# make run                      notebooks 00 to 06: the model in the box at work, then fine-tuned on scikit-image's photos
+# make run PROFILE=laptop       trains on Kaggle's photos, small and short; or on your own: PHOTOS=folder
+# make run PROFILE=paper        the report's recipe; needs a GPU. vivid: with what was learned since
+# make test                     lint, tests of the helpers, every notebook in seconds: at most 7 minutes on 2 CPU cores
+# make test-all                 the same, and all solutions
+# make publish ADDRESS=...      writes the project's address on GitHub into the notebooks, with badges for Colab
+# SHOW=folder                   photos of yours that the notebooks from 05 on show
+#
+# What measures and maintains the series is called from here too; tests/bench, tests/tools and tests/stress say more:
+#   make bench, bench-gpu, box-bench, hints-bench, superres-bench, video-bench, ablation, compare-bottlenecks
+#   make box PHOTOS=folder, outputs ON="these photos", test-colab, stress
 
 PROFILE ?= quick
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-SERIES = $(sort $(wildcard notebooks/0[1-6]*.ipynb))
-ABOUT_quick = fine-tunes the model in the box on the photos that scikit-image ships; about 2 minutes on 2 CPU cores, no network
-ABOUT_laptop = 1,500 photos at 128 px, from scratch where ImageNet cannot be fetched; about 16 minutes on 2 CPU cores
-ABOUT_paper = the report's recipe at 255 px; wants a GPU
-ABOUT_vivid = the report's system with what was learned since; wants a GPU
+SERIES = $(sort $(wildcard notebooks/0[0-6]*.ipynb))
+ABOUT_quick = fine-tunes the model in the box on scikit-image's photos; about 2 minutes on 2 CPU cores, no network
+ABOUT_laptop = 1,500 photos at 128 px; about 16 minutes on 2 CPU cores
+ABOUT_paper = the report's recipe at 255 px; needs a GPU
+ABOUT_vivid = the report's system with what was learned since; needs a GPU
 ABOUT_smoke = every line of every notebook, for tests; its colors are noise
 full = $(if $(1),$(shell realpath "$(1)"))
+BENCHES = bench bench-gpu box-bench hints-bench superres-bench video-bench ablation compare-bottlenecks
+TOOLS = box outputs publish test-colab
+inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(subst compare-,,$(patsubst bench,speed,$@))))
 
-.PHONY: run app test check check-series check-others test-colab bench ablation compare-bottlenecks hints-bench superres-bench video-bench box box-bench outputs stress publish
+.PHONY: run app test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -39,6 +36,7 @@ run: $(VENV)/installed
 		echo "== $$notebook (profile $(PROFILE)), started at $$(date +%H:%M:%S)"; \
 		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
 			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
+		echo "== with its figures: artifacts/notebooks/$$notebook"; \
 	done; \
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
 
@@ -48,61 +46,32 @@ app: $(VENV)/installed
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check
 
+test-all: $(VENV)/installed
+	@$(MAKE) --no-print-directory check SOLUTIONS=notebooks/solutions/
+
 check:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/test_studies.py tests/training tests/runs tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/training tests
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
 # the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: CHECKED = notebooks/0[3-79]* notebooks/10* notebooks/solutions/0[45679]* notebooks/solutions/10*
-check-others: CHECKED = notebooks/0[128]* notebooks/solutions/0[1238]*
+check-series: ROW = 03 04 05 06 07 09 10
+check-others: ROW = 00 01 02 08
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 		export COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" OMP_NUM_THREADS=1 && \
-		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 $(CHECKED)
+		$(BIN)/python -m pytest -q --nbmake --nbmake-timeout=600 \
+			$(foreach number,$(ROW),$(wildcard notebooks/$(number)*.ipynb $(SOLUTIONS:%=%$(number)*.ipynb)))
 
-test-colab:
-	$(PYTHON) -m venv .venv-colab
-	.venv-colab/bin/python -m pip install -q -r tests/colab.txt
-	.venv-colab/bin/python tests/colab_setup.py
-	.venv-colab/bin/python -m pip install -q -c tests/colab.txt -r requirements.txt
-	$(MAKE) --no-print-directory check VENV=.venv-colab
+$(BENCHES): $(VENV)/installed
+	@$(MAKE) --no-print-directory -C tests/bench $(inner) PYTHON="$(CURDIR)/$(BIN)/python"
 
-bench: $(VENV)/installed
-	$(BIN)/python tests/bench/run.py
-
-box: $(VENV)/installed
-	COLORIZE_PROFILE=laptop $(BIN)/python -m helpers.training.box "$(call full,$(PHOTOS))"
-
-box-bench: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/box.py
-
-ablation: $(VENV)/installed
-	@# its warmup is a run of its own, which nothing else should take for the one that was trained last
-	PYTHONPATH=. COLORIZE_WORKSPACE="$${COLORIZE_WORKSPACE:-artifacts}/ablation" $(BIN)/python tests/bench/ablation.py
-
-compare-bottlenecks: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/bottlenecks.py
-
-hints-bench: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/hints.py
-
-superres-bench: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/superres.py
-
-video-bench: $(VENV)/installed
-	PYTHONPATH=. $(BIN)/python tests/bench/video.py
-
-outputs: $(VENV)/installed
-	@$(MAKE) --no-print-directory run PROFILE=laptop SERIES="$(sort $(wildcard notebooks/[0-9]*.ipynb))"
-	COLORIZE_PROFILE=laptop $(BIN)/python -m helpers.outputs "$(ON)"
-
-publish: $(VENV)/installed
-	$(BIN)/python -m helpers.publish "$(ADDRESS)"
+$(TOOLS): $(VENV)/installed
+	@$(MAKE) --no-print-directory -C tests/tools $@ PYTHON="$(CURDIR)/$(BIN)/python"
 
 stress: $(VENV)/installed
-	$(BIN)/python tests/stress/run.py
+	@$(MAKE) --no-print-directory -C tests/stress PYTHON="$(CURDIR)/$(BIN)/python"
 
 $(VENV)/installed: requirements.txt
 	@echo "== installing the packages of requirements.txt into $(VENV): several GB on Linux (PyTorch), some minutes, only once"

@@ -1,17 +1,39 @@
 """CIELAB and back, the normalized L and ab that the networks see, and colorfulness."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_lab, xyz_to_rgb
+import torch.nn.functional as F
+from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+XYZ_TO_RGB = (
+    (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
+    (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
+    (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
+)
+
+
+@cache
+def constant(values: tuple, device: torch.device) -> Tensor:
+    """Return numbers as a tensor on a device, copied there once: a copy in each step would make a GPU wait."""
+    with torch.inference_mode(False):  # training uses it too
+        return torch.tensor(values, device=device)
+
+
+def mixed(matrix: tuple, image: Tensor) -> Tensor:
+    """Multiply the channels of each pixel of (N, 3, H, W) by a 3x3 matrix."""
+    weights = constant(matrix, image.device)
+    if image.device.type == "cpu":
+        return torch.einsum("oi,nihw->nohw", weights, image)
+    return F.conv2d(image, weights[..., None, None])
 
 
 def in_fp32(conversion: Callable) -> Callable:
-    """Let a conversion of tensors run in full fp32: bf16 keeps only 8 bits of a value, TF32 (in convolutions) 10."""
+    """Run a conversion of tensors in full fp32: bf16 has only 8 bits of precision, TF32 (in convolutions) 10."""
 
     @wraps(conversion)
     def _outside_autocast(*tensors):
@@ -29,7 +51,10 @@ def rgb_to_L_ab(rgb: Tensor) -> tuple[Tensor, Tensor]:
     rgb: (N, 3, H, W) in [0, 1], sRGB. Returns L (N, 1, H, W) = L*/50 - 1 and ab (N, 2, H, W) = ab*/128,
     both in [-1, 1], float32 (CIE 1976, white D65).
     """
-    lab = rgb_to_lab(rgb)
+    xyz = mixed(RGB_TO_XYZ, rgb_to_linear_rgb(rgb)) / constant(WHITE, rgb.device).view(3, 1, 1)
+    roots = torch.where(xyz > 0.008856, xyz.clamp(min=0.008856).pow(1 / 3), 7.787 * xyz + 4 / 29)
+    x, y, z = roots.unbind(1)
+    lab = torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)  # (N, 3, H, W), CIE units
     return lab[:, :1] / 50 - 1, lab[:, 1:] / 128
 
 
@@ -41,31 +66,35 @@ def L_ab_to_lab(L: Tensor, ab: Tensor) -> Tensor:
 def lab_to_xyz(lab: Tensor) -> Tensor:
     """Turn lab (N, 3, H, W) in CIE units into XYZ (N, 3, H, W), white at D65 (CIE 1976).
 
-    By hand, because kornia's lab_to_rgb cuts off the gradient of b* where a color is dark and far too yellow.
+    Not kornia's lab_to_rgb, which has no gradient of b* where a color is dark and far too yellow.
     """
     L, a, b = lab.unbind(1)
     y = (L + 16) / 116
     roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
     dark = 3 * (6 / 29) ** 2 * (roots - 4 / 29)
-    return torch.where(roots > 6 / 29, roots**3, dark) * lab.new_tensor(WHITE).view(1, 3, 1, 1)
+    return torch.where(roots > 6 / 29, roots**3, dark) * constant(WHITE, lab.device).view(3, 1, 1)
 
 
 @in_fp32
 def L_ab_to_raw_rgb(L: Tensor, ab: Tensor) -> Tensor:
     """Turn normalized L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a color is out of gamut."""
-    return linear_rgb_to_rgb(xyz_to_rgb(lab_to_xyz(L_ab_to_lab(L, ab))))
+    return linear_rgb_to_rgb(mixed(XYZ_TO_RGB, lab_to_xyz(L_ab_to_lab(L, ab))))
 
 
 def L_ab_to_rgb(L: Tensor, ab: Tensor) -> Tensor:
     """Turn normalized L and ab into photos, differentiably.
 
-    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]. Returns rgb (N, 3, H, W) in [0, 1], float32. Colors out
-    of gamut are clipped, and the gradient passes the clip as if it were not there: a plain clip has no
-    gradient outside, and the generator could never come back (the straight-through estimator, Bengio
-    et al. 2013).
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]. Returns rgb (N, 3, H, W) in [0, 1], float32. Colors out of gamut are
+    clipped, but the gradient ignores the clip (straight-through estimator, Bengio et al. 2013): without a gradient
+    outside the gamut the generator could never return to it.
     """
     rgb = L_ab_to_raw_rgb(L, ab)
     return rgb + (rgb.detach().clamp(0, 1) - rgb.detach())
+
+
+def gray_rgb(L: Tensor) -> Tensor:
+    """Return L (N, 1, H, W) in [-1, 1] as a gray photo (N, 3, H, W) in [0, 1]."""
+    return L_ab_to_rgb(L, torch.zeros_like(L).repeat(1, 2, 1, 1))
 
 
 def ab_of(photos: Tensor) -> Tensor:
@@ -89,3 +118,11 @@ def colorfulness(rgb: Tensor) -> Tensor:
     spread = opponents.std(dim=-1, correction=0).square().sum(0).sqrt()
     offset = opponents.mean(dim=-1).square().sum(0).sqrt()
     return spread + 0.3 * offset
+
+
+def ddcolor_cf(rgb: Tensor) -> Tensor:
+    """Measure colorfulness as DDColor does (Kang et al. 2023, arXiv 2212.11613): absolute opponents; as above (N,)."""
+    red, green, blue = (rgb.float() * 255).flatten(2).unbind(1)
+    opponents = torch.stack([(red - green).abs(), ((red + green) / 2 - blue).abs()])
+    spread = opponents.std(dim=-1, correction=0).square().sum(0).sqrt()
+    return spread + 0.3 * opponents.mean(dim=-1).square().sum(0).sqrt()

@@ -1,4 +1,4 @@
-"""Where things live, on Colab or elsewhere; the seed, the device and its precision; showing source."""
+"""Where files go, on Colab or elsewhere; seed, device and precision; showing source, checking exercises."""
 
 import inspect
 import os
@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from IPython.display import Code
+from IPython.display import Markdown
 
 from helpers.config import Config
 
@@ -30,12 +30,9 @@ def on_colab() -> bool:
 
 
 def root() -> Path:
-    """Return the folder for results that must outlive the machine.
+    """Return the folder for results: `COLORIZE_WORKSPACE`, else `colorization/` on a mounted Drive, else `artifacts/`.
 
-    `COLORIZE_WORKSPACE` names it. Without that it is `colorization/` on a mounted Google Drive,
-    else `artifacts/` in the project.
-
-    Raises OSError, with what to do, when the folder cannot be made.
+    Raises OSError, with what to do, if the folder cannot be created.
     """
     named = os.environ.get("COLORIZE_WORKSPACE")
     drive = on_colab() and DRIVE.is_dir()
@@ -48,21 +45,21 @@ def root() -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"The workspace {path} cannot be made ({error.strerror}). "
-            "Set COLORIZE_WORKSPACE to a folder that you may write to."
+            f"The workspace {path} cannot be created ({error.strerror}). Set COLORIZE_WORKSPACE to a folder that you "
+            "may write to."
         ) from error
     return path.resolve()
 
 
 def folder(name: str) -> Path:
-    """Return the folder `name` of the workspace, made if absent: runs, figures or tables."""
+    """Return a folder of the workspace, created if needed: runs, figures or tables."""
     path = root() / name
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def local(name: str) -> Path:
-    """Return a folder on this machine's own disk, where prepared photos go: Drive is slow for many files."""
+    """Return a folder on this machine's own disk for prepared photos: Drive is slow with many files."""
     base = Path("/content") if on_colab() and not os.environ.get("COLORIZE_WORKSPACE") else root()
     path = base / "data" / name
     path.mkdir(parents=True, exist_ok=True)
@@ -70,7 +67,7 @@ def local(name: str) -> Path:
 
 
 def ask_for_photos() -> str:
-    """On Colab, ask for photos to upload and return the folder they are in; "" elsewhere, or when there were none."""
+    """On Colab, ask for photos to upload and return their folder; "" elsewhere, or if none were chosen."""
     if not on_colab():
         return ""
     from google.colab import files
@@ -82,21 +79,21 @@ def ask_for_photos() -> str:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch, all devices."""
+    """Seed Python, NumPy and PyTorch on all devices."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_parallel(function: Callable, items: Iterable, ahead: int = 64) -> Iterator:
-    """Yield function(item) for each item, in order, computed by threads on all cores at most `ahead` items ahead.
+    """Yield function(item) for each item, in order, computed on all cores, at most `ahead` items ahead.
 
-    Threads, for OpenCV lets them run side by side, and its own do not survive the fork that processes start with.
+    With threads: OpenCV and PyTorch release Python's lock, and their own threads would not survive a fork.
     """
     items = iter(items)
     with ThreadPoolExecutor(cores()) as pool:
@@ -108,38 +105,30 @@ def in_parallel(function: Callable, items: Iterable, ahead: int = 64) -> Iterato
 
 
 def native_precision() -> str:
-    """Return the fastest precision that this machine has in hardware: "bf16", "fp16" or "no" (fp32).
-
-    A T4 emulates bf16, slowly, and PyTorch calls that supported unless it is asked not to count it.
-    """
-    if torch.cuda.is_available():
+    """Return the fastest precision that the hardware has: "bf16", "fp16" or "no" (fp32)."""
+    if torch.cuda.is_available():  # a T4 only emulates bf16, slowly
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if torch.backends.mps.is_available():
-        return "no"
     found = getattr(torch.cpu, "get_capabilities", dict)()
     older = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") or older() else "no"
+    cpu = found.get("avx512_bf16") or found.get("amx_bf16") or older()
+    return "bf16" if cpu and not torch.backends.mps.is_available() else "no"
 
 
 def make_accelerator(precision: str = "auto") -> Accelerator:
-    """Return the accelerate object that places networks and runs them in the given precision.
-
-    `precision` is "auto" (what the hardware has), "fp32", "bf16" or "fp16".
-    """
+    """Return accelerate's object for devices and precision: "auto" (see `native_precision`), "fp32", "bf16", "fp16"."""
     mixed = {"auto": native_precision(), "fp32": "no"}.get(precision, precision)
-    # accelerate refuses a second precision in one process; a student who changes the cell means it
-    AcceleratorState._reset_state()
-    torch.set_float32_matmul_precision("high")  # TF32, where there is such a thing
-    torch.backends.cudnn.benchmark = True  # training photos are of one size: worth the search for the fastest kernel
+    AcceleratorState._reset_state()  # accelerate refuses a second precision in one process
+    torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
+    torch.backends.cudnn.benchmark = True  # training photos have one size, so the search for fast kernels pays
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    # each process keeps batch statistics of its own: the discriminator runs twice before a gradient, and sharing them
-    # in between would change what that gradient needs. `cpu`: only when told so does it join processes on a CPU
+    # no shared batch statistics: the discriminator runs twice before a gradient, and sharing them in between would
+    # change what that gradient needs
     separate = DistributedDataParallelKwargs(broadcast_buffers=False)
     return Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
 
 
 def describe(accelerator: Accelerator, cfg: Config) -> None:
-    """Print the machine, the precision, the seed and where results go."""
+    """Print the machine, the precision, the seed and the workspace."""
     device = accelerator.device
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
@@ -148,12 +137,24 @@ def describe(accelerator: Accelerator, cfg: Config) -> None:
     print(f"precision  {precision}; losses, Lab and metrics in fp32")
     print(f"workspace  {root()}")
     if on_colab() and DRIVE not in root().parents:
-        print("note       the workspace goes when this machine goes; mount Google Drive first, to keep it")
+        print("note       the workspace disappears with this machine: mount Drive in the first cell to keep it")
     if cfg.profile in ("paper", "vivid") and device.type == "cpu":
         print("note       no GPU: this profile would take days. On Colab: Runtime > Change runtime type; elsewhere set")
         print("           COLORIZE_PROFILE=laptop before the notebook starts")
 
 
-def source(*things: Any) -> Code:
-    """Return the source of functions or classes of the helpers as one highlighted display."""
-    return Code("\n\n".join(inspect.getsource(thing).rstrip() for thing in things), language="python")
+def source(*things: Any) -> Markdown:
+    """Show the source of functions or classes, as Markdown so that the web renders it too."""
+    code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+    return Markdown(f"```python\n{code}\n```")
+
+
+def check(answer: Any, reference: Any, tolerance: float = 1e-4) -> str:
+    """Compare a student's number or tensor with a reference: "right", or how they differ; None means not done yet."""
+    if answer is None:
+        return "still to do: it returns None"
+    ours, theirs = (torch.as_tensor(value, dtype=torch.float64) for value in (answer, reference))
+    if ours.shape != theirs.shape:
+        return f"not yet: its shape is {tuple(ours.shape)}, and should be {tuple(theirs.shape)}"
+    error = (ours - theirs).abs().max().item()
+    return "right" if error <= tolerance else f"not yet: it differs by up to {error:.3g}"

@@ -12,7 +12,7 @@ import pytest
 from notebook_tools import PROJECT
 
 from helpers.config import Config
-from helpers.runs.run import Run
+from helpers.runs import Run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ("--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-sync")

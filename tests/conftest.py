@@ -1,8 +1,9 @@
-"""What all tests share: a workspace of their own, no outside settings, fixed seeds, and a few things slow to make."""
+"""What all tests share: an empty workspace, no settings from outside, fixed seeds, and a few things slow to make."""
 
 import os
 import sys
 from pathlib import Path
+from urllib.error import URLError
 
 import matplotlib
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]  # the helpers, and the modules that tests of several folders share
 matplotlib.use("Agg")
-torch.set_num_threads(1)  # runs this small gain nothing from more, and lose much where the cores are busy
+torch.set_num_threads(1)  # networks this small gain nothing from more
 os.environ["OMP_NUM_THREADS"] = "1"  # the same for the programs that tests start
 
 from helpers import workspace  # noqa: E402
@@ -48,7 +49,7 @@ def accelerator():
 
 @pytest.fixture(scope="session")
 def sample_photos(tmp_path_factory):
-    """The prepared photos of the smoke profile, made once; read-only for the tests."""
+    """The prepared photos of the smoke profile, made once; tests only read them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLORIZE_WORKSPACE", str(tmp_path_factory.mktemp("photos")))
         patch.setenv("COLORIZE_PROFILE", "smoke")
@@ -58,13 +59,13 @@ def sample_photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def perceptual():
-    """LPIPS on a backbone that was never trained: it needs no network."""
+    """LPIPS on an untrained backbone: it needs no network."""
     return Perceptual(None)
 
 
 @pytest.fixture(scope="session")
 def loud_generator():
-    """A generator whose colors are strong and random: what any weights may predict."""
+    """A generator whose colors are strong and random, as those of a stranger's weights may be."""
     torch.manual_seed(1)
     generator = Generator(weights=None, res_blocks=0)
     with torch.no_grad():
@@ -93,10 +94,10 @@ def kodak():
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty cache for downloaded weights, and no network to fill it from."""
-    from urllib.error import URLError
 
     def refuse(*args, **kwargs):
         raise URLError("no network in this test")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)

@@ -4,7 +4,7 @@ import os
 
 
 class MaliciousPickle:
-    """What unpickles into a command that leaves a trace."""
+    """An object whose unpickling creates the file `trace`."""
 
     def __init__(self, trace):
         self.trace = trace

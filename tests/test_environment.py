@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 
 import helpers
 from helpers import workspace
-from helpers.data import sources
+from helpers.data import dataset
 from helpers.models.generator import Generator, load_resnet
-from helpers.runs.weights import load_generator
+from helpers.runs import load_network
 from helpers.training.losses import Perceptual
 
 
@@ -77,13 +77,13 @@ def test_kaggle_refusing_or_out_of_reach_names_the_other_choices(monkeypatch, er
 
     monkeypatch.setattr("kagglehub.dataset_download", refuse)
     with pytest.raises(RuntimeError, match=f'{error}.*data_source="folder".*data_source="sample"'):
-        sources.download_kaggle()
+        dataset.download_kaggle()
 
 
 def test_half_a_download_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("kagglehub.dataset_download", lambda handle: str(tmp_path))
     with pytest.raises(RuntimeError, match=f"{tmp_path} holds no data/train_color: half a download"):
-        sources.download_kaggle()
+        dataset.download_kaggle()
 
 
 def escaping_zip(path):
@@ -119,7 +119,7 @@ def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, monkeypa
     monkeypatch.setattr("kagglehub.dataset_download", download)
     monkeypatch.setattr("tarfile.TarFile.extraction_filter", None, raising=False)
     with contextlib.suppress(RuntimeError):  # refused as a whole is as good
-        sources.download_kaggle()
+        dataset.download_kaggle()
     outside = [path for path in tmp_path.rglob("*") if path.is_file() and out not in path.parents]
     assert outside == [tmp_path / "archive"] and not Path("/escaped.txt").exists()
 
@@ -136,7 +136,7 @@ def test_malicious_weights_leave_no_trace(offline, tmp_path, write):
         Perceptual("IMAGENET1K_V1")
     write(MaliciousPickle(trace), tmp_path / "generator.safetensors")
     with pytest.raises(ValueError, match="not a generator of this series"):
-        load_generator(tmp_path / "generator.safetensors")
+        load_network(tmp_path / "generator.safetensors")
     assert not trace.exists()
 
 
@@ -150,4 +150,4 @@ def test_weights_of_another_architecture_are_named(tmp_path):
     path = tmp_path / "generator.safetensors"
     save_file(dict(state), path, {"class": "Generator", "arguments": '{"res_blocks": 2}'})
     with pytest.raises(ValueError, match=r"bottleneck\.1\.body"):
-        load_generator(path)
+        load_network(path)

@@ -16,7 +16,7 @@ from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.discriminator import Discriminator  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
-from helpers.runs.run import Run  # noqa: E402
+from helpers.runs import Run  # noqa: E402
 from helpers.training import losses  # noqa: E402
 from helpers.training.trainer import Trainer  # noqa: E402
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from helpers.color import L_ab_to_rgb, ab_of, colorfulness, rgb_to_L_ab, to_8bit
+from helpers.color import L_ab_to_rgb, ab_of, colorfulness, ddcolor_cf, rgb_to_L_ab, to_8bit
 from helpers.data.batches import Batches
 
 REPORT = pd.DataFrame(
@@ -24,10 +24,29 @@ def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
     return -10 * (rgb - truth).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
 
 
+WANG = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # the window of Wang et al. 2004
+BORDER = 4  # pixels on each side that super-resolution leaves out, as is usual at a scale of 4
+
+
 def ssim(rgb: Tensor, truth: Tensor) -> list[float]:
-    """Return each photo's structural similarity (Wang et al. 2004), a list; both (N, 3, H, W) in [0, 1]."""
+    """Return each photo's structural similarity (Wang et al. 2004); both (N, 3, H, W) in [0, 1]."""
     pairs = zip(rgb.cpu().numpy(), truth.cpu().numpy(), strict=True)
-    return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0)) for a, b in pairs]
+    return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0, **WANG)) for a, b in pairs]
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Return Y of photos (N, 3, H, W) in [0, 1], rounded to 8 bits: (N, H, W) from 16 to 235 (ITU-R BT.601)."""
+    red, green, blue = ((rgb.clamp(0, 1) * 255).round() / 255).unbind(1)
+    return (16 + 65.481 * red + 128.553 * green + 24.966 * blue).round()
+
+
+def quality(rgb: Tensor, truth: Tensor) -> pd.DataFrame:
+    """Return PSNR (dB) and SSIM of Y without the border, a row per photo; both (N, 3, H, W) in [0, 1]."""
+    inner = (slice(None), slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    ours, theirs = (luma(photos)[inner].double().cpu().numpy() for photos in (rgb, truth))
+    error = np.square(ours - theirs).mean((1, 2)).clip(1e-4)
+    similar = [structural_similarity(a, b, data_range=255, **WANG) for a, b in zip(ours, theirs, strict=True)]
+    return pd.DataFrame({"PSNR": 10 * np.log10(255**2 / error), "SSIM": similar})
 
 
 def ab_error(rgb: Tensor, truth: Tensor) -> Tensor:
@@ -39,13 +58,15 @@ def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, wit
     """Return a table of metrics, one row a photo.
 
     rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
-    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness, truth (the truth's colorfulness).
+    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness, truth (the truth's
+    colorfulness), delta CF (difference from the truth in DDColor's measure).
     """
     rgb = to_8bit(rgb)
     columns = {"L1": ab_error(rgb, truth), "PSNR": psnr(rgb, truth)}
     if perceptual is not None:
         columns["LPIPS"] = perceptual(rgb, truth)
     columns |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
+    columns["delta CF"] = (ddcolor_cf(rgb) - ddcolor_cf(truth)).abs()
     table = pd.DataFrame({name: values.detach().cpu().double().numpy() for name, values in columns.items()})
     if with_ssim:
         table.insert(2, "SSIM", ssim(rgb, truth))
@@ -54,15 +75,20 @@ def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, wit
 
 @torch.no_grad()
 def colorize_all(
-    colorize: Callable[[Tensor], Tensor], photos: Tensor, device: torch.device | str = "cpu", batch_size: int = 16
+    colorize: Callable[..., Tensor],
+    photos: Tensor,
+    device: torch.device | str = "cpu",
+    batch_size: int = 16,
+    hints: Tensor | None = None,
 ) -> Tensor:
-    """Colorize photos from their lightness alone; returns uint8 (N, 3, H, W) on the CPU.
+    """Colorize photos from their lightness, and hints (N, 3, H, W) if given; returns uint8 (N, 3, H, W) on the CPU.
 
-    colorize: a function of L (N, 1, H, W), such as a generator in evaluation mode, that returns ab (N, 2, H, W).
-    photos: uint8 (N, 3, H, W).
+    colorize: a function of L (N, 1, H, W) and hints, such as a generator in evaluation mode, that returns ab (N, 2, H,
+    W) in [-1, 1]. photos: uint8 (N, 3, H, W).
     """
     batches = Batches(photos, batch_size, device)
-    return torch.cat([as_photos(batch.L, colorize(batch.L).float()) for batch in batches])
+    more = [(part.to(device),) for part in hints.split(batch_size)] if hints is not None else [()] * len(batches)
+    return torch.cat([as_photos(b.L, colorize(b.L, *own).float()) for b, own in zip(batches, more, strict=True)])
 
 
 def as_photos(L: Tensor, ab: Tensor) -> Tensor:
@@ -71,11 +97,10 @@ def as_photos(L: Tensor, ab: Tensor) -> Tensor:
 
 
 def checkerboard(photos: Tensor) -> float:
-    """Return how much ab alternates from pixel to pixel where lightness is even: CIE units, the mean over photos.
+    """Return how much ab alternates from pixel to pixel, in CIE units: x for a pattern of -x, x, -x.
 
-    photos: uint8 (N, 3, H, W), predicted or true. Of a pattern of -x, x, -x it says x. It looks at the half of the
-    pixels whose lightness alternates least. Transposed convolutions leave such a pattern (Odena et al. 2016); compare
-    with the truth's.
+    photos: uint8 (N, 3, H, W). The mean over the half of the pixels whose lightness alternates least. Transposed
+    convolutions cause such a pattern (Odena et al. 2016); compare with the value of true photos.
     """
 
     def _alternation(maps):
@@ -104,12 +129,12 @@ def measure_all(
 
 
 def gray(L: Tensor) -> Tensor:
-    """Colorize with no color at all: ab = 0. The first of two baselines that a model has to beat."""
+    """Return ab = 0 for L (N, 1, H, W): the baseline without color."""
     return torch.zeros_like(L).repeat(1, 2, 1, 1)
 
 
 def mean_color(photos: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the second baseline: a function of L that gives every pixel the mean ab of uint8 photos (N, 3, H, W)."""
+    """Return a baseline: a function of L that gives every pixel the mean ab of uint8 photos (N, 3, H, W)."""
     mean = torch.stack([batch.ab.mean((0, 2, 3)) for batch in Batches(photos, 1)]).mean(0)
     return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
 
@@ -138,16 +163,16 @@ def near_edges(ab: Tensor, threshold: float = 8.0, reach: int = 3) -> Tensor:
 
 
 def contrast(ab: Tensor) -> Tensor:
-    """Return how much ab (N, 2, H, W) changes from a pixel to the next: (N, H, W)."""
+    """Return the gradient magnitude of ab (N, 2, H, W): (N, H, W)."""
     return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
 
 
 def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach: int = 3) -> pd.DataFrame:
-    """Say, photo by photo, how colors behave at the truth's color edges: do they bleed across?
+    """Measure color bleeding at the truth's color edges, a row per photo.
 
-    colorized, photos: uint8 (N, 3, H, W). An edge is where ab changes by more than `threshold` CIE units from a pixel
-    to the next; what lies within `reach` pixels of one is near. Columns: mean ab error near edges and elsewhere (CIE
-    units), and the share of the truth's color contrast across edges that is there: 1 is sharp, 0 all washed out.
+    colorized, photos: uint8 (N, 3, H, W). At an edge ab changes by more than `threshold` CIE units between neighbors;
+    "near" is within `reach` pixels. Columns: mean ab error near edges and elsewhere (CIE units), and the predicted
+    color contrast across edges as a share of the truth's: 1 is sharp, 0 is washed out.
     """
     truth, ours = ab_of(photos), ab_of(colorized)
     there, kept = contrast(truth), contrast(ours)
@@ -158,23 +183,3 @@ def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach
     columns = {"error near edges": means[0], "error elsewhere": means[1]}
     columns["edge contrast kept"] = (kept * edge).sum((1, 2)) / (there * edge).sum((1, 2))
     return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
-
-
-def hue_report(named: dict[str, Tensor], photos: Tensor, bins: int = 12, least: float = 10.0) -> pd.DataFrame:
-    """Say, hue by hue, how much of the truth's color is there: which colors go gray?
-
-    named: a dict of name -> uint8 photos (N, 3, H, W); photos: the truth. Pixels of a chroma of at least `least` CIE
-    units are sorted by the truth's hue; the value is the mean predicted ab along the truth's own direction over the
-    truth's chroma: 1 is full color, 0 gray, below 0 the opposite color.
-    """
-    truth = ab_of(photos)
-    chroma = truth.norm(dim=1)
-    hue = torch.rad2deg(torch.atan2(truth[:, 1], truth[:, 0])) % 360
-    sector = ((hue + 180 / bins) % 360 / (360 / bins)).long()
-    table = pd.DataFrame(index=pd.Index([i * 360 / bins for i in range(bins)], name="hue"))
-    masks = [(sector == i) & (chroma >= least) for i in range(bins)]
-    table["share of pixels"] = [mask.float().mean().item() for mask in masks]
-    for name, colorized in named.items():
-        along = (ab_of(colorized) * truth).sum(1) / chroma.clamp(min=1e-6)
-        table[name] = [(along[m].sum() / chroma[m].sum()).item() if m.any() else float("nan") for m in masks]
-    return table

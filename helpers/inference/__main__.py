@@ -5,10 +5,10 @@ from pathlib import Path
 
 from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.enlarger import Enlarger
 from helpers.inference.folder import JPEG, colorize_file, colorize_folder
-from helpers.inference.hints import Hint, read_hints
-from helpers.inference.superres import Enlarger
-from helpers.inference.video import colorize_film
+from helpers.inference.steadying import colorize_film
+from helpers.inference.user_hints import Hint, read_hints
 
 
 def command() -> argparse.ArgumentParser:

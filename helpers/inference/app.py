@@ -18,7 +18,7 @@ from helpers.inference import painting
 from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.film import SUFFIXES
 from helpers.inference.folder import colorize_file, result_in
-from helpers.inference.video import colorize_film
+from helpers.inference.steadying import colorize_film
 
 PREVIEW = 900  # pixels on the shorter side of what the page shows; the download is of full size
 KEPT = 24 * 3600  # seconds for which the page's own copies of uploads and results stay on the disk

@@ -15,11 +15,10 @@ from helpers import workspace
 from helpers.color import rgb_to_L_ab
 from helpers.config import bounded, check_fields, chosen
 from helpers.data.photos import reduced, to_rgb, to_tensor
-from helpers.inference.hints import Hint, hint_maps
-from helpers.inference.superres import ENOUGH, Enlarger
+from helpers.inference.enlarger import ENOUGH, Enlarger
 from helpers.inference.upscaling import enlarger, to_photo
-from helpers.runs.run import BOX, IN_THE_BOX, find_run
-from helpers.runs.weights import load_generator
+from helpers.inference.user_hints import Hint, hint_maps
+from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
 STRIP = 2**19  # pixels that are colored at a time: memory does not grow with the photo
 
@@ -92,7 +91,7 @@ class Colorizer:
         self.accelerator, self.enlarger = workspace.make_accelerator(precision), enlarger
         if not isinstance(generator, nn.Module):
             self.weights = Path(generator or latest_weights())
-            generator = in_half(load_generator(self.weights), self.accelerator.mixed_precision)
+            generator = in_half(load_network(self.weights), self.accelerator.mixed_precision)
             if hasattr(generator, "scale"):
                 raise ValueError(f"{self.weights} holds a network for super-resolution, not a colorizer")
         self.input_size = getattr(generator, "trained_size", None) or 256

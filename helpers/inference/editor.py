@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers.data.photos import reduced, to_rgb
 from helpers.inference.colorizer import Colorizer, render
-from helpers.inference.hints import Hint
+from helpers.inference.user_hints import Hint
 
 SHOWN = 400  # pixels on the shorter side of the photo in the editor
 

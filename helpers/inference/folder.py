@@ -18,11 +18,11 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.data.photos import SUFFIXES, list_photos
+from helpers.files import locked, refuse_another, write_atomically
 from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options, render
-from helpers.inference.hints import Hint
-from helpers.inference.video import colorize_film
-from helpers.runs.files import locked, refuse_another, write_atomically
+from helpers.inference.steadying import colorize_film
+from helpers.inference.user_hints import Hint
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")

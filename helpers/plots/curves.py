@@ -1,4 +1,4 @@
-"""Curves of training: one figure that updates while it runs, the dynamics of both phases, runs side by side."""
+"""Curves of training: a figure that updates while it runs, runs side by side, frontiers."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ UNITS = {"PSNR": "PSNR, dB"}
 
 
 def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
-    """Return which columns of a table of steps go into which panel, whatever terms the two losses have."""
+    """Return the columns of a table of steps for each panel, whatever terms the losses have."""
     terms = [column for column in steps if column not in ("epoch", *ACCURACY, *NORMS)]
     panels = {
         "generator's terms": [name for name in terms if not name.startswith("D ")],
@@ -44,7 +44,7 @@ def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) 
 
 
 def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
-    """Draw a validation metric of a history, the EMA weights' and the raw weights' where there are both."""
+    """Draw a validation metric of a history, for the EMA weights and the raw weights if there are both."""
     saved = "EMA" if any(column.endswith(" raw") for column in history) else "raw"
     for column, label, style in ((f"val {metric}", saved, "o-"), (f"val {metric} raw", "raw", "x--")):
         if column in history:
@@ -75,10 +75,10 @@ def draw_all(
 
 
 class LiveFigure:
-    """One figure that is drawn anew after each epoch: losses, validation, and the same photos as they are colored now.
+    """A figure that updates after each epoch: losses, validation metrics, and the same photos in their present colors.
 
-    truth: the validation photos, uint8 (N, 3, H, W), of which the first `count` are shown; metrics: what to draw of
-    the validation; first: rows of photos to begin with, by title, gray ones if None.
+    truth: validation photos, uint8 (N, 3, H, W); the first `count` are shown. metrics: validation metrics to draw.
+    first: rows of photos above, by title; gray ones if None.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LiveFigure:
         self.film, self.handle = [], None
 
     def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
-        """Draw what is known after an epoch: tables of steps and epochs, photos (N, 3, H, W) as colored now."""
+        """Redraw after an epoch: tables of steps and epochs, and photos (N, 3, H, W) in their present colors."""
         self.film.append((len(history), colorized[: len(self.truth)].clone()))
         height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
         shown = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
@@ -118,17 +118,6 @@ class LiveFigure:
         return images.finish(images.grid([list(photos) for _, photos in chosen], labels=labels, width=1.5), name)
 
 
-def dynamics(warmup: tuple, adversarial: tuple, name: str | None = None) -> display.Image:
-    """Show both phases on one axis, their border marked. Each phase is a pair of tables: steps and history."""
-    border = len(warmup[1])
-    later = [table.assign(epoch=table["epoch"] + border) for table in adversarial if len(table)]
-    steps, history = (pd.concat(parts) for parts in zip(warmup, later or [pd.DataFrame()] * 2, strict=True))
-    figure = plt.figure(figsize=(13, 6.5), layout="constrained")
-    for axis in draw_all(figure, steps, history, ("L1", "PSNR", "LPIPS", "colorfulness"), columns=4):
-        axis.axvline(border, color="crimson", lw=1)
-    return images.finish(figure, name)
-
-
 def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
     """Show validation metrics of several runs on common axes. histories: a dict of name -> table of epochs."""
     metrics = ("L1", "PSNR", "colorfulness")
@@ -145,7 +134,7 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> disp
 def frontiers(
     named: dict[str, pd.DataFrame], report: pd.DataFrame | None = None, name: str | None = None
 ) -> display.Image:
-    """Show colorizers as curves, what they gain and what it costs, as their saturation goes from 0 to 2.
+    """Show colorizers as curves of quality against colorfulness, for saturations from 0 to 2.
 
     named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1. report: a table with a column
     "PSNR mean", whose rows are drawn as lines.

@@ -1,11 +1,10 @@
-"""Pictures of photos: grids, Lab channels, ab histograms, galleries, maps. Knows tensors and tables, not training."""
+"""Figures of photos: grids, strips, ab histograms, maps, a before-and-after slider."""
 
 import base64
 import io
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from IPython import display
 from matplotlib.colors import LogNorm
@@ -14,16 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from helpers import workspace
-from helpers.color import L_ab_to_lab, L_ab_to_rgb, ab_of, rgb_to_L_ab
+from helpers.color import ab_of, gray_rgb, rgb_to_L_ab
 
 AB_RANGE = 80  # CIE units: what the ab histograms show
 
 
 def as_image(photo: Tensor | np.ndarray) -> np.ndarray:
-    """Turn a photo (3, H, W) or map (1, H, W), uint8 or in [0, 1], into what matplotlib shows: (H, W, 3) or (H, W).
-
-    An array (H, W, 3) is that already.
-    """
+    """Return a photo (3, H, W) or map (1, H, W), uint8 or in [0, 1], as an array (H, W, 3) or (H, W) for matplotlib."""
     if isinstance(photo, np.ndarray):
         return photo
     image = photo.detach().cpu()
@@ -38,8 +34,8 @@ def finish(figure: Figure, name: str | None = None) -> display.Image:
     figure.savefig(file := io.BytesIO(), format="png", dpi=110)
     if name:
         (workspace.folder("figures") / f"{name}.png").write_bytes(file.getvalue())
-    plt.close(figure)  # else Jupyter shows it twice
-    return display.Image(file.getvalue())  # a figure would be drawn a second time: as slow as an epoch on a GPU
+    plt.close(figure)  # or Jupyter shows it twice
+    return display.Image(file.getvalue())  # Jupyter would draw a Figure a second time
 
 
 def grid(
@@ -88,21 +84,8 @@ def strips(named: dict[str, Tensor], count: int = 8, name: str | None = None) ->
 
 
 def grayed(photos: Tensor) -> Tensor:
-    """Return photos (N, 3, H, W), uint8 or in [0, 1], without color, in [0, 1]: what the generator sees."""
-    rgb = photos.float() / 255 if photos.dtype == torch.uint8 else photos
-    L, ab = rgb_to_L_ab(rgb)
-    return L_ab_to_rgb(L, torch.zeros_like(ab))
-
-
-def lab_channels(photo: Tensor, name: str | None = None) -> display.Image:
-    """Show a photo (3, H, W), uint8, and its L, a and b channels with their ranges in CIE units."""
-    channels = L_ab_to_lab(*rgb_to_L_ab(photo[None].float() / 255))[0]
-    titles = ("L* (lightness)", "a* (green to red)", "b* (blue to yellow)")
-    maps = {f"{title}: {c.min():.0f} to {c.max():.0f}": c for title, c in zip(titles, channels, strict=True)}
-    figure = heat_figure({"rgb": as_image(photo)} | maps, cmaps=(None, "gray", "PiYG_r", "cividis"))
-    for axis, limits in zip(figure.axes[1:4], ((0, 100), (-60, 60), (-60, 60)), strict=True):
-        axis.images[0].set_clim(*limits)
-    return finish(figure, name)
+    """Return photos (N, 3, H, W), uint8 or in [0, 1], as gray photos in [0, 1]."""
+    return gray_rgb(rgb_to_L_ab(photos.float() / 255 if photos.dtype == torch.uint8 else photos)[0])
 
 
 def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.Image:
@@ -125,26 +108,14 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
     return finish(figure, name)
 
 
-def gallery(truth: Tensor, colorized: Tensor, titles: list[str], name: str | None = None) -> display.Image:
-    """Show photos as gray, ours, truth and error map, one below the other, a column for each photo.
-
-    truth, colorized: uint8 (N, 3, H, W). The map is |ab - ab'| in CIE units, black at 0, pale yellow at 40 and above.
-    """
-    rgb, ours = truth.float() / 255, colorized.float() / 255
-    error = (ab_of(truth) - ab_of(colorized)).norm(dim=1, keepdim=True) / 40
-    heat = torch.from_numpy(plt.get_cmap("inferno")(error[:, 0].clamp(0, 1).numpy())[..., :3]).permute(0, 3, 1, 2)
-    rows = [list(grayed(rgb)), list(ours), list(rgb), list(heat)]
-    return finish(grid(rows, titles, ["gray", "ours", "truth", "ab error, 0 to 40"]), name)
-
-
 def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> display.Image:
-    """Show a photo (3, H, W) and over it the discriminator's patch map (1, h, w), as probabilities of "real"."""
+    """Show a photo (3, H, W), and the patch scores (1, h, w) over it as probabilities of "real"."""
     probability = torch.sigmoid(logits.detach().float())[0]
     size = "x".join(map(str, probability.shape))
     figure = heat_figure({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
     axis = figure.axes[1]
     axis.images[0].set(cmap="RdYlGn", clim=(0, 1), alpha=0.6, extent=(0, photo.shape[2], photo.shape[1], 0))
-    axis.imshow(as_image(photo).mean(-1), cmap="gray", zorder=-1)  # its colors would be taken for scores
+    axis.imshow(as_image(photo).mean(-1), cmap="gray", zorder=-1)  # in gray: its colors could be mistaken for scores
     return finish(figure, name)
 
 
@@ -154,7 +125,7 @@ def heat(maps: dict[str, Tensor | np.ndarray], name: str | None = None) -> displ
 
 
 def heat_figure(maps: dict[str, Tensor | np.ndarray], cmaps: tuple | None = None) -> Figure:
-    """Draw what `heat` shows, for whoever adds to it; cmaps: a color map for each."""
+    """Draw the figure of `heat`, to add to it; cmaps: a color map for each map."""
     figure, axes = plt.subplots(1, len(maps), figsize=(4.0 * len(maps), 3.4), squeeze=False)
     for axis, (title, values), cmap in zip(axes[0], maps.items(), cmaps or ["viridis"] * len(maps), strict=True):
         picture = axis.imshow(values, cmap=cmap)
@@ -165,25 +136,10 @@ def heat_figure(maps: dict[str, Tensor | np.ndarray], cmaps: tuple | None = None
     return figure
 
 
-def hue_bars(table: pd.DataFrame, name: str | None = None) -> display.Image:
-    """Show how much of each hue's color survives; table: `metrics.hue_report`'s. Bars wear the hue they speak of."""
-    colorizers = [column for column in table if column != "share of pixels"]
-    figure, axes = plt.subplots(1, len(colorizers), figsize=(5.5 * len(colorizers), 3.2), sharey=True, squeeze=False)
-    angles = torch.deg2rad(torch.tensor(table.index.to_numpy(), dtype=torch.float32))
-    ab = torch.stack([angles.cos(), angles.sin()]).T.view(-1, 2, 1, 1) * 45 / 128
-    colors = L_ab_to_rgb(torch.full((len(ab), 1, 1, 1), 0.2), ab)[:, :, 0, 0].numpy()
-    for axis, colorizer in zip(axes[0], colorizers, strict=True):
-        axis.bar(table.index, table[colorizer], width=24, color=colors, edgecolor="0.4")
-        axis.axhline(1, color="0.5", ls="--", lw=1)
-        axis.set(title=colorizer, xlabel="hue of the truth (degrees in the ab plane)", xticks=table.index[::2])
-    axes[0][0].set_ylabel("share of the color that is there")
-    return finish(figure, name)
-
-
 def slider(before: np.ndarray, after: np.ndarray, width: int = 640) -> display.HTML:
     """Show two photos (H, W, 3) uint8 of one size, the second over the first, with a slider between them.
 
-    The display is self-contained: it works in a saved notebook and in a static export too.
+    It also works in a saved notebook and in a static export.
     """
     sources, size = [], (min(width, before.shape[1]), round(min(1, width / before.shape[1]) * before.shape[0]))
     for photo in (before, after):

@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from helpers.color import L_ab_to_rgb
 from helpers.config import Config
-from helpers.models.blocks import best_weights
+from helpers.models.blocks import optional, torchvision_weights
 
 
 class Judged:
-    """What a discriminator scores: the truth and a prediction, each when a term first asks for it, once a batch."""
+    """Patch scores of the truth and of a prediction, each computed once per batch, when a term first needs it."""
 
     discriminator: nn.Module | None
 
     @property
     def judged(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The maps of the truth and those of the prediction, as the discriminator takes them."""
+        """The inputs of the discriminator: the true maps and the predicted ones."""
         raise NotImplementedError
 
     @cached_property
@@ -44,10 +44,10 @@ class Judged:
 
 @dataclass
 class Prediction(Judged):
-    """What a loss term may look at: a batch, what the generator predicted for it, and the discriminator.
+    """The arguments of a loss term: a batch, the generator's prediction for it, and the discriminator.
 
     L (N, 1, H, W), ab and ab_pred (N, 2, H, W) in [-1, 1]; rgb (N, 3, H, W) in [0, 1], the truth. `rgb_pred`,
-    `real_logits` and `fake_logits` are computed when a term first asks for them.
+    `real_logits` and `fake_logits` (N, 1, h, w) are computed when a term first needs them.
     """
 
     L: Tensor
@@ -55,7 +55,7 @@ class Prediction(Judged):
     rgb: Tensor
     ab_pred: Tensor
     discriminator: nn.Module | None = None
-    autocast: Callable = nullcontext  # makes the context in which a term may run a network of its own
+    autocast: Callable = nullcontext  # the context for a network that a term runs, such as LPIPS
 
     @property
     def judged(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -68,13 +68,13 @@ class Prediction(Judged):
         return L_ab_to_rgb(self.L, self.ab_pred)
 
     def detached(self, discriminator: nn.Module) -> "Prediction":
-        """Return the same for a discriminator's step: the gradient stops at the prediction."""
+        """Return a copy for the discriminator's step: no gradient flows into the generator."""
         return replace(self, ab_pred=self.ab_pred.detach(), discriminator=discriminator)
 
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One line of a network's loss: `weight` times `function(prediction)`, logged and plotted as `name`."""
+    """One term of a loss: `weight` times `function(prediction)`, logged and plotted as `name`."""
 
     name: str
     weight: float
@@ -82,7 +82,7 @@ class LossTerm:
 
 
 def total_loss(terms: list[LossTerm], prediction: Prediction) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the weighted sum of the terms, and each term's value before its weight, by name; weight 0 is left out."""
+    """Return the weighted sum of the terms, and each unweighted value by name; terms of weight 0 are skipped."""
     values = {term.name: term.function(prediction) for term in terms if term.weight}
     return sum(term.weight * values[term.name] for term in terms if term.weight), values
 
@@ -93,9 +93,9 @@ def l1_loss(prediction: Prediction) -> Tensor:
 
 
 def ab_distance(prediction: Prediction) -> Tensor:
-    """Return the mean distance of ab from ab_pred as points of the plane, in the [-1, 1] scale.
+    """Return the mean Euclidean distance between ab and ab_pred, in the [-1, 1] scale.
 
-    L1 measures a and b each for itself, and so prefers some hues to others; this turns with the plane.
+    L1 adds the errors of a and b, so it favors some hues; this distance does not depend on the axes.
     """
     return torch.linalg.vector_norm(prediction.ab_pred.float() - prediction.ab, dim=1).mean()
 
@@ -104,22 +104,22 @@ COLOR_LOSSES = {"L1": l1_loss, "ab distance": ab_distance}
 
 
 def color_term(cfg: Config, weight: float = 1.0) -> LossTerm:
-    """Return the color loss that a configuration chooses, as notebooks 03 and 04 spell it out."""
+    """Return the color loss that a configuration names; notebooks 03 and 04 write it out."""
     return LossTerm(cfg.color_loss, weight, COLOR_LOSSES[cfg.color_loss])
 
 
 def gan_loss(prediction: Prediction) -> Tensor:
-    """Return how far the discriminator is from calling the prediction real (binary cross-entropy of its logits)."""
+    """Return the generator's GAN loss: cross-entropy of the scores of its prediction against "real"."""
     return bce(prediction.fake_logits, 1.0)
 
 
 def real_loss(prediction: Prediction) -> Tensor:
-    """Return how far the discriminator is from calling the truth real (Goodfellow et al. 2014)."""
+    """Return the cross-entropy of the truth's scores against "real" (Goodfellow et al. 2014)."""
     return bce(prediction.real_logits, 1.0)
 
 
 def fake_loss(prediction: Prediction) -> Tensor:
-    """Return how far the discriminator is from calling the prediction fake (Goodfellow et al. 2014)."""
+    """Return the cross-entropy of the prediction's scores against "fake" (Goodfellow et al. 2014)."""
     return bce(prediction.fake_logits, 0.0)
 
 
@@ -129,17 +129,16 @@ def bce(logits: Tensor, target: float) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """LPIPS on a VGG-16 backbone, frozen, head included (Zhang et al. 2018).
+    """LPIPS with a VGG-16 backbone, frozen, head included (Zhang et al. 2018).
 
-    weights: "IMAGENET1K_V1", "auto" for that where it can be had, or None for a backbone that was never trained: its
-    numbers then are no LPIPS that can be compared with anybody's, and only large color differences count. `trained`
-    tells which it is. Call it with two photos (N, 3, H, W) in [0, 1] for (N,), at least 0; `loss(prediction)` is the
-    mean over a batch.
+    weights: "imagenet", "auto" (ImageNet's where they can be had), or None for an untrained backbone, whose values
+    cannot be compared with published LPIPS and only respond to large color differences. `trained` says which. Call it
+    with two photos (N, 3, H, W) in [0, 1] for (N,), at least 0; `loss(prediction)` is the mean over a batch.
 
     Raises RuntimeError when the weights can neither be found nor downloaded.
     """
 
-    def __init__(self, weights: str | None = "IMAGENET1K_V1"):
+    def __init__(self, weights: str | None = "imagenet"):
         super().__init__()
         model, self.trained = load_lpips(weights)
         self.name = "LPIPS" if self.trained else "LPIPS (untrained backbone)"
@@ -156,9 +155,9 @@ class Perceptual(nn.Module):
             return [F.normalize(features, dim=1, eps=1e-6) for features in self.model.net(x)]
 
     def forward(self, rgb: Tensor, truth: Tensor, autocast: Callable = nullcontext) -> Tensor:
-        """Return the distance of each photo from the truth: weighted squared differences of the maps, their mean.
+        """Return each photo's distance from the truth (N,): the mean of weighted squared differences of the maps.
 
-        Maps stay in the precision of the backbone, layers are summed in fp32 (the package copies maps to fp32 first).
+        Feature maps keep the backbone's precision, sums are in fp32; the lpips package would copy all maps to fp32.
         """
         with torch.no_grad():
             wanted = self.features(truth, autocast)
@@ -174,19 +173,21 @@ class Perceptual(nn.Module):
 
 
 def load_lpips(weights: str | None) -> tuple[nn.Module, bool]:
-    """Return the lpips package's VGG model, and whether it was trained; raises RuntimeError as `download_weights`."""
+    """Return the lpips package's VGG model, and whether its backbone is trained; raises as `torchvision_weights`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
         model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    backbone = best_weights("vgg16", weights, "lpips_weights")
-    if backbone is not None:  # loaded here, for lpips would unpickle the file, and run what code it finds in it
+    backbone = optional(
+        weights, lambda: torchvision_weights("vgg16", "lpips_weights"), "LPIPS on an untrained backbone"
+    )
+    if backbone:  # loaded here, because lpips would unpickle the file and run any code in it
         state = {name: backbone["features." + name.split(".", 1)[1]] for name in model.net.state_dict()}
         model.net.load_state_dict(state)
     return model.to(memory_format=torch.channels_last), backbone is not None
 
 
 def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
-    """Return the generator's loss, as notebook 04 spells it out: GAN + lambda_l1 color loss + lambda_perc LPIPS."""
+    """Return the generator's loss of notebook 04: GAN + lambda_l1 color loss + lambda_perc LPIPS."""
     return [
         LossTerm("GAN", 1.0, gan_loss),
         color_term(cfg, cfg.lambda_l1),
@@ -195,5 +196,5 @@ def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
 
 
 def discriminator_terms() -> list[LossTerm]:
-    """Return the report's discriminator loss, as notebook 04 spells it out: (real + fake) / 2."""
+    """Return the report's discriminator loss of notebook 04: (real + fake) / 2."""
     return [LossTerm("D real", 0.5, real_loss), LossTerm("D fake", 0.5, fake_loss)]

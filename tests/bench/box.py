@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from helpers.training.box import COLORS, COMMON
 
 from helpers import workspace
 from helpers.color import colorfulness, rgb_to_L_ab
@@ -23,9 +24,7 @@ from helpers.data.photos import center_square, list_photos, read_rgb, reduced, t
 from helpers.evaluation import metrics
 from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
-from helpers.runs.run import BOX, Run, runs
-from helpers.runs.weights import load_generator
-from helpers.training.box import COLORS, COMMON
+from helpers.runs import BOX, Run, load_network, runs
 from helpers.training.losses import color_term
 from helpers.training.trainer import Trainer
 
@@ -129,7 +128,7 @@ def fine_tuned(cfg, photos, test, count):
 
 def half_precision(path):
     """Return the largest difference, in 255ths, between photos by the box and by its weights in full precision."""
-    full, half = Colorizer(load_generator(path), "fp32"), Colorizer(Run("box").load("warmup"), "fp32")
+    full, half = Colorizer(load_network(path), "fp32"), Colorizer(Run("box").load("warmup"), "fp32")
     photos = [read_rgb(each) for each in list_photos(Path(os.environ["KODAK24"]))[:8]]
     return max(int(np.abs(full(rgb).astype(int) - half(rgb)).max()) for rgb in photos)
 
@@ -168,7 +167,7 @@ def main():
         picture(paths, old, colorizer, BOX.parents[2] / "notebooks" / "images" / "box.jpg")
     if (full := Run("box, hints").file("hints")).exists():
         print(f"\nhalf against full precision: no pixel differs by more than {half_precision(full)}/255")
-    generators = {"the box": box} | {name: load_generator(path) for name, path in trained.items()}
+    generators = {"the box": box} | {name: load_network(path) for name, path in trained.items()}
     rows = on_landscapes(generators, test)
     table("Test photos of the profile", rows + [fine_tuned(cfg, photos, test, count) for count in COUNTS])
     if os.environ.get("PHOTOS"):

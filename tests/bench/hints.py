@@ -15,13 +15,13 @@ from scipy.ndimage import distance_transform_edt
 from helpers.color import L_ab_to_rgb, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.hints import fixed_hints, fixed_squares, hints_of
+from helpers.data.hint_squares import fixed_hints, fixed_squares, hints_of
 from helpers.data.photos import center_square, read_rgb
 from helpers.evaluation import metrics
 from helpers.evaluation.hints import hint_curve
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.hints import Hint
-from helpers.runs.run import Run, runs
+from helpers.inference.user_hints import Hint
+from helpers.runs import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 CHROMA = 40 / 128  # of the colors that the composites' hints say

@@ -1,90 +1,99 @@
 """One measurement in a process of its own, so that its peak memory is its own: `python measure.py '{"what": ...}'`.
 
-Prints one JSON line. `run.py` says which measurements there are.
+Prints one line of JSON. Earlier versions of the series answer the same question in a file of the same name, so that
+`speed.py` can measure two versions in turns.
 """
 
 import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
-PROJECT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(PROJECT), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-import plain
-from learning import profile, quality, train
-from materials import Photos, settings, wait, write_photos
+from common import Photos, peak_memory, photos_of_skimage, squares, write_photos
+from plain import PlainTraining
 
 from helpers import workspace
-from helpers.data import dataset, selection
-from helpers.data.photos import read_rgb
-from helpers.data.sources import show_photos
+from helpers.config import Config
+from helpers.data.batches import augmentations
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.folder import colorize_file, colorize_folder
+from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
-from helpers.runs.weights import save_generator
+from helpers.runs import save_network
+from helpers.training import losses
+from helpers.training.trainer import Trainer
+
+UNMEASURED = 2  # steps at the start, in which memory is allocated and kernels are chosen
 
 
-def peak(folder, size=2048, seconds=4.0):
-    """What matrix multiplication sustains on this machine in its own precision, GFLOP/s: the median of many."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}[workspace.native_precision()]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
-    started, rates = time.perf_counter(), []
-    while time.perf_counter() - started < seconds:
-        begin = time.perf_counter()
-        a @ b
-        wait()
-        rates.append(2 * size**3 / (time.perf_counter() - begin) / 1e9)
-    return {"GFLOP/s": sorted(rates)[len(rates) // 2]}
+def settings(**changes: Any) -> Config:
+    """Return the report's recipe, with networks that need no download."""
+    return Config(profile="paper", **{"encoder_weights": None, "lpips_weights": None} | changes)
 
 
-def prepare(folder, way="ours", cores=None, count=300):
-    """Photos per second from JPEG files to a prepared set."""
-    paths = write_photos(folder, count, 400, "jpg")
-    os.environ["COLORIZE_WORKSPACE"] = f"{folder}/workspace"
-    if cores:
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-        torch.set_num_threads(cores)
-    started = time.perf_counter()
-    if way == "plain":
-        plain.prepare(paths, Path(folder) / "plain", 255)
-    else:
-        cfg = settings(data_source="folder", photos_folder=folder, n_photos=count)
-        photos = dataset.prepare(cfg)
-        count = len(photos.manifest)
-    result = {"photos/s": count / (time.perf_counter() - started)}
-    if way == "ours":
-        started = time.perf_counter()
-        dataset.prepare(cfg)
-        result["second run, s"] = time.perf_counter() - started
-        result["KB a photo"] = sum(file.stat().st_size for file in photos.folder.glob("*.png")) / count / 1e3
-    return result
-
-
-def duplicates(folder, count=20_000):
-    """Seconds that the search for near-duplicates takes among `count` photos; it grows with the square of the count."""
-    hashes = np.random.default_rng(0).integers(0, 2**63, count, dtype=np.uint64)
-    started = time.perf_counter()
-    selection.near_duplicates(hashes, np.zeros((count, 3), np.uint8))
-    return {"seconds": time.perf_counter() - started, "count": count}
-
-
-def infer(folder, batch_size=1, size=255, count=32):
-    """Photos per second from uint8 photos to uint8 photos."""
-    cfg = settings(size=size)
+def new_trainer(cfg: Config, photos: Any, adversarial: bool, with_lpips: bool = True) -> Trainer:
+    """Return the series' trainer for a phase, with new networks."""
     accelerator = workspace.make_accelerator(cfg.precision)
-    photos = Photos(Path(folder), write_photos(folder, 16, size)).load("train")[torch.arange(count) % 16]
+    perceptual = losses.Perceptual(None).to(accelerator.device)
+    terms = losses.generator_terms(cfg, perceptual) if adversarial else [losses.color_term(cfg)]
+    terms = [term for term in terms if with_lpips or term.name != perceptual.name]
+    parts = Generator(**cfg.generator()), terms, photos, augmentations(cfg), perceptual
+    lr = cfg.adversarial_lr if adversarial else cfg.warmup_lr
+    return Trainer(cfg, accelerator, *parts, Discriminator() if adversarial else None, epochs=1, lr=lr)
+
+
+def wait() -> None:
+    """Let a GPU finish what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def endless(batches: Iterable) -> Iterator[tuple]:
+    """Yield the batches of one epoch after another, each as the arguments of a step."""
+    while True:
+        yield from ((batch,) for batch in batches)
+
+
+def timed(step: Callable, batches: Iterable[tuple], batch_size: int) -> dict[str, float]:
+    """Return the photos per second of `step(*batch)` over batches, of which the first are not measured."""
+    for i, batch in enumerate(batches):
+        step(*batch)
+        if i == UNMEASURED - 1:
+            wait()
+            started = time.perf_counter()
+    wait()
+    return {"photos/s": batch_size * (i + 1 - UNMEASURED) / (time.perf_counter() - started)}
+
+
+def train(folder: str, way: str = "ours", phase: str = "warmup", steps: int = 6, **changes: Any) -> dict[str, float]:
+    """Return the photos per second of a phase; way: "ours", or "plain" for the report's."""
+    cfg, adversarial = settings(**changes), phase == "adversarial"
+    photos = squares(4 * cfg.batch_size, cfg.size)
+    if way == "plain":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        plain = PlainTraining(cfg, Generator(**cfg.generator()), adversarial, device)
+        loader = plain.loader(write_photos(folder, photos, "png") * (steps + UNMEASURED))  # more than enough
+        return timed(plain.step, islice(loader, steps + UNMEASURED), cfg.batch_size)
+    trainer = new_trainer(cfg, Photos(photos), adversarial)
+    return timed(trainer.training_step, islice(endless(trainer.batches), steps + UNMEASURED), cfg.batch_size)
+
+
+def infer(folder: str, batch_size: int = 1, size: int = 255, count: int = 32) -> dict[str, float]:
+    """Return the photos per second from uint8 photos to uint8 photos."""
+    accelerator = workspace.make_accelerator(settings().precision)
     generator = Generator(weights=None).eval().to(accelerator.device, memory_format=torch.channels_last)
+    photos = squares(16, size)[torch.arange(count) % 16]
     with accelerator.autocast():
         metrics.colorize_all(generator, photos[:batch_size], accelerator.device, batch_size)
         started = time.perf_counter()
@@ -92,54 +101,42 @@ def infer(folder, batch_size=1, size=255, count=32):
     return {"photos/s": count / (time.perf_counter() - started)}
 
 
-def full_size(folder, megapixels=24, input_size=255):
-    """Seconds to colorize a photo of many pixels, from file to file, with the weights there already."""
+def full_size(folder: str, megapixels: float = 24, input_size: int = 255) -> dict[str, float]:
+    """Return the seconds to colorize a large photo from file to file, once the weights are loaded."""
     source, height = Path(folder) / "large.jpg", round((megapixels * 1e6 / 1.5) ** 0.5)
-    photo = read_rgb(show_photos("")[0])
-    cv2.imwrite(str(source), cv2.resize(photo, (round(height * 1.5), height), interpolation=cv2.INTER_CUBIC))
-    del photo
+    large = cv2.resize(photos_of_skimage()[0], (round(height * 1.5), height), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(source), large)
+    del large
     generator = Generator(weights=None)
     with torch.no_grad():
-        generator.head.weight.mul_(30)  # loud colors, many of them out of gamut: the hard case
+        generator.head.weight.mul_(30)  # strong colors, many of them out of gamut: the hard case
     colorizer = Colorizer(generator)
-    colorizer(np.zeros((input_size, input_size, 3), np.uint8))  # the first call of a network takes longer
+    colorizer(np.zeros((input_size, input_size, 3), np.uint8))  # a network's first call takes longer
     started = time.perf_counter()
     colorize_file(source, source.with_stem("color"), colorizer, colorizer.options(input_size=input_size))
     return {"seconds": time.perf_counter() - started}
 
 
-def album(folder, way="a folder at once", count=200, size=255):
-    """Photos per second from JPEG files to JPEG files, the weights' loading included: a folder, or one by one."""
+def album(folder: str, count: int = 200, size: int = 255) -> dict[str, float]:
+    """Return the photos per second of a folder of JPEG files, loading the weights included."""
     source, target, weights = (Path(folder) / name for name in ("in", "out", "generator.safetensors"))
     source.mkdir()
-    target.mkdir()
-    paths = write_photos(source, count, size, "jpg")
-    save_generator(weights, Generator(weights=None), settings(size=size))
+    write_photos(source, squares(count, size))
+    save_network(weights, Generator(weights=None), settings(size=size))
     started = time.perf_counter()
-    if way == "a folder at once":
-        colorize_folder(source, target, Colorizer(weights))
-    elif way == "a call a photo":
-        colorizer = Colorizer(weights)
-        for path in paths:
-            colorize_file(path, target / path.name, colorizer, colorizer.options())
-    else:
-        for path in paths:
-            command = ["-m", "helpers.inference", str(path), str(target / path.name), "--weights", str(weights)]
-            subprocess.run([sys.executable, *command], check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+    colorize_folder(source, target, Colorizer(weights))
     assert len(list(target.glob("*.jpg"))) == count
     return {"photos/s": count / (time.perf_counter() - started)}
 
 
-def main():
-    """Take the measurement that the command line names, and print what was found."""
+def main() -> None:
+    """Take the measurement that the command line names, and print the result."""
     task = json.loads(sys.argv[1])
-    known = (train, peak, profile, prepare, duplicates, quality, infer, full_size, album)
-    measure = {function.__name__: function for function in known}[task.pop("what")]
+    known = {function.__name__: function for function in (train, infer, full_size, album)}
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(folder, **task)
-    memory = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    result["GB"] = sum(memory)
+        result = known[task.pop("what")](folder, **task)
+    result["GB"] = peak_memory()
     if torch.cuda.is_available():
         result["GPU GB"] = torch.cuda.max_memory_allocated() / 1e9
     print(json.dumps(result))

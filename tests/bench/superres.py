@@ -23,9 +23,9 @@ from helpers.data import dataset
 from helpers.data.photos import read_rgb
 from helpers.evaluation import metrics
 from helpers.evaluation.superres import detail, quality
-from helpers.inference.superres import Enlarger
-from helpers.models.superres import SRResNet, bicubic
-from helpers.runs.run import Run, runs
+from helpers.inference.enlarger import Enlarger
+from helpers.models.srresnet import SRResNet, bicubic
+from helpers.runs import Run, runs
 from helpers.training.losses import Perceptual
 from helpers.training.superres import SuperResolution, compress, gray_photo
 

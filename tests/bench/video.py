@@ -31,7 +31,7 @@ from helpers.data.flow import motion, trusted
 from helpers.data.photos import read_rgb, to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.evaluation.video import color_change, pan, warping_error
-from helpers.inference import video
+from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.film import Film, find_cuts
 

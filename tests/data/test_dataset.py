@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.color import colorfulness
 from helpers.config import Config
-from helpers.data import dataset, sources
-from helpers.data.photos import read_rgb
+from helpers.data import dataset
+from helpers.data.photos import read_rgb, to_tensor
 
 
 def color_photo(number, height=90, width=120):
@@ -62,12 +63,22 @@ def test_the_manifest_tells_where_each_photo_comes_from(own, photos_folder):
         assert (row.width, row.height) == (120, 90) and row.colorfulness > own.min_colorfulness
 
 
-def test_preparing_again_reads_no_source_and_gives_the_same(own, monkeypatch):
+def test_preparing_again_reads_no_photo_and_gives_the_same(own, monkeypatch):
     first = dataset.prepare(own)
-    monkeypatch.setattr(dataset, "find_photos", lambda cfg: pytest.fail("the source was read again"))
+    monkeypatch.setattr(dataset, "inspect", lambda path: pytest.fail("a photo was read again"))
     second = dataset.prepare(own)
     pd.testing.assert_frame_equal(first.manifest, second.manifest)
     pd.testing.assert_frame_equal(first.dropped, second.dropped)
+
+
+def test_exchanged_or_added_photos_make_a_new_set(own, photos_folder):
+    first = dataset.prepare(own)
+    cv2.imwrite(str(photos_folder / "good01.jpg"), color_photo(500))
+    exchanged = dataset.prepare(own)
+    cv2.imwrite(str(photos_folder / "new.jpg"), color_photo(501))
+    added = dataset.prepare(own)
+    assert len({first.folder, exchanged.folder, added.folder}) == 3
+    assert set(first.manifest["sha256"]) != set(exchanged.manifest["sha256"]) and len(added.manifest) == 21
 
 
 def test_preparing_on_another_machine_gives_the_same(own, monkeypatch, tmp_path):
@@ -83,13 +94,12 @@ def test_half_a_set_is_made_anew(own, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         calls = []
 
-        def interrupted(rgb, size):
+        def interrupted(rgb, target):
             calls.append(1)
             if len(calls) == 5:
                 raise KeyboardInterrupt
-            return rgb[:size, :size]
 
-        patch.setattr(dataset, "center_square", interrupted)
+        patch.setattr(dataset, "_write", interrupted)
         dataset.prepare(own)
     assert len(dataset.prepare(own).load("train")) == 16
 
@@ -177,7 +187,7 @@ def test_kaggle_is_asked_for_one_version_and_only_color_is_read(cfg, monkeypatch
     for folder in ("train_color", "train_black", "test_color"):
         shutil.copytree(photos_folder, tmp_path / "kaggle" / "data" / folder)
     monkeypatch.setattr("kagglehub.dataset_download", lambda handle: (asked.append(handle), tmp_path / "kaggle")[1])
-    folder, paths = sources.find_photos(cfg.replace(data_source="kaggle"))
+    folder, paths = dataset.find_photos(cfg.replace(data_source="kaggle"))
     assert asked == ["aayush9753/image-colorization-dataset/versions/1"]
     assert len(paths) == 20 and all("train_color" in path.parts for path in paths)
 
@@ -263,3 +273,17 @@ def test_kaggle_no_near_duplicate_straddles_the_split(kaggle):
     assert not pairs
     sides = kaggle.manifest.groupby("sha256")["split"].nunique()
     assert (sides == 1).all()
+
+
+def test_parts_of_a_picture_stay_together_and_two_pictures_are_tested(sample_photos):
+    manifest = sample_photos.manifest
+    assert manifest.groupby("group")["split"].nunique().max() == 1
+    assert manifest.groupby("split")["group"].nunique()[["validation", "test"]].tolist() == [2, 2]
+
+
+def test_toned_prints_are_gray_and_photos_are_not():
+    rows, columns = np.mgrid[:96, :96] / 96
+    gray = (rows * columns + 0.2 * np.sin(40 * rows)).clip(0, 1)[..., None]
+    sepia = (255 * gray ** np.array([0.7, 1.0, 1.6])).astype(np.uint8)
+    assert colorfulness(to_tensor(sepia)).item() > 20 and dataset.unexplained(sepia) < 2
+    assert dataset.unexplained(np.ascontiguousarray(color_photo(3)[..., ::-1])) > 4

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import skimage
 
-from helpers.data import selection
+from helpers.data import dataset
 
 SHIPPED = Path(skimage.__file__).parent / "data"
 PHOTOS = ["astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png"]
@@ -26,11 +26,11 @@ def facts_of(folder, **photos):
         paths.append(folder / name.replace("_", "."))
         quality = [cv2.IMWRITE_JPEG_QUALITY, 60] if name.endswith("jpg") else []
         cv2.imwrite(str(paths[-1]), bgr, quality)
-    return pd.DataFrame([selection.inspect(path) for path in paths])
+    return pd.DataFrame([dataset.inspect(path) for path in paths])
 
 
 def rules_of(facts, cfg, **changes):
-    return list(selection.apply_rules(facts, cfg.replace(**changes)))
+    return list(dataset.apply_rules(facts, cfg.replace(**changes)))
 
 
 def test_a_photo_saved_again_as_jpeg_is_a_near_duplicate(tmp_path, cfg, photo):
@@ -80,7 +80,7 @@ def test_each_rule_has_its_name(tmp_path, cfg, photo):
         d_jpg=photo,
     )
     (tmp_path / "e.jpg").write_text("not a photo")
-    facts = pd.concat([facts, pd.DataFrame([selection.inspect(tmp_path / "e.jpg")])], ignore_index=True)
+    facts = pd.concat([facts, pd.DataFrame([dataset.inspect(tmp_path / "e.jpg")])], ignore_index=True)
     wanted = ["", "smaller than 100 px", "near-gray", "near-duplicate", "cannot be read"]
     assert rules_of(facts, cfg, size=100) == wanted
 
@@ -104,45 +104,35 @@ def test_rules_stand_even_when_no_photo_passes(tmp_path, cfg, photo):
 
 
 def test_split_of_1500_photos_is_80_10_10_exactly():
-    sides = selection.split([f"photo{i}" for i in range(1500)], seed=0)
+    sides = dataset.split([f"photo{i}" for i in range(1500)], seed=0)
     assert {side: sides.count(side) for side in set(sides)} == {"train": 1200, "validation": 150, "test": 150}
 
 
 @pytest.mark.parametrize("count", [10, 24, 101])
 def test_every_side_of_a_small_split_has_photos(count):
-    sides = selection.split([f"photo{i}" for i in range(count)], seed=0)
+    sides = dataset.split([f"photo{i}" for i in range(count)], seed=0)
     assert sides.count("validation") == sides.count("test") == round(count / 10)
 
 
 def test_split_repeats_with_its_seed_and_differs_with_another():
     groups = [f"photo{i}" for i in range(100)]
-    assert selection.split(groups, 0) == selection.split(groups, 0) != selection.split(groups, 1)
+    assert dataset.split(groups, 0) == dataset.split(groups, 0) != dataset.split(groups, 1)
 
 
 def test_split_does_not_depend_on_the_order_of_the_photos():
     groups = [f"photo{i}" for i in range(200)]
-    assert selection.split(groups[::-1], 0) == selection.split(groups, 0)[::-1]
+    assert dataset.split(groups[::-1], 0) == dataset.split(groups, 0)[::-1]
 
 
 def test_split_is_not_by_name_or_order():
-    sides = selection.split([f"photo{i:03d}" for i in range(100)], seed=0)
+    sides = dataset.split([f"photo{i:03d}" for i in range(100)], seed=0)
     assert len(set(sides[80:90])) > 1 and len(set(sides[90:])) > 1
 
 
 def test_parts_of_one_picture_are_never_parted():
     groups = [f"picture{i // 4}" for i in range(80)]
-    sides = pd.Series(selection.split(groups, seed=0)).groupby(groups).nunique()
+    sides = pd.Series(dataset.split(groups, seed=0)).groupby(groups).nunique()
     assert (sides == 1).all()
-
-
-def test_draw_takes_so_many_repeats_with_its_seed_and_keeps_the_tables_order():
-    facts = pd.DataFrame({"sha256": [f"{i:04x}" for i in range(100)], "number": range(100)})
-    first = selection.draw(facts, 30, seed=0)
-    assert len(first) == 30 and first["number"].is_monotonic_increasing
-    assert first.equals(selection.draw(facts, 30, seed=0))
-    assert not first.equals(selection.draw(facts, 30, seed=1))
-    assert set(selection.draw(facts.iloc[::-1], 30, seed=0)["sha256"]) == set(first["sha256"])
-    assert len(selection.draw(facts, 1000, seed=0)) == 100
 
 
 def test_a_photo_and_its_own_center_square_are_near_duplicates(tmp_path, cfg, photo):

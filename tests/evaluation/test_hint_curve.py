@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.data.hints import fixed_hints, fixed_squares
+from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
 from helpers.evaluation.hints import hint_curve, spread_colors
 

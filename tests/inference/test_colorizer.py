@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
 from helpers.inference.colorizer import Colorizer, Options, latest_weights, render, restore
-from helpers.runs.run import Run
+from helpers.runs import Run
 
 
 @pytest.fixture

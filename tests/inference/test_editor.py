@@ -13,7 +13,7 @@ from skimage.data import coffee
 
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.editor import HintEditor
-from helpers.inference.hints import Hint
+from helpers.inference.user_hints import Hint
 from helpers.models.generator import Generator
 
 STAND_IN = """

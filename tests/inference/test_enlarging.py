@@ -10,10 +10,10 @@ from skimage.color import rgb2lab
 
 from helpers.inference import __main__ as command
 from helpers.inference.colorizer import Colorizer
+from helpers.inference.enlarger import Enlarger, latest_enlarger
 from helpers.inference.folder import colorize_folder
-from helpers.inference.superres import Enlarger, latest_enlarger
-from helpers.models.superres import SRResNet
-from helpers.runs.run import Run
+from helpers.models.srresnet import SRResNet
+from helpers.runs import Run
 
 
 def trained(seed=0, **arguments):

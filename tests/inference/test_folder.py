@@ -15,7 +15,7 @@ from helpers.inference import __main__ as command
 from helpers.inference import folder
 from helpers.inference.colorizer import Colorizer
 from helpers.models.generator import Generator
-from helpers.runs.run import Run
+from helpers.runs import Run
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

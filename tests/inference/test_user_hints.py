@@ -14,9 +14,8 @@ from skimage.data import astronaut
 from helpers.config import Config
 from helpers.inference.__main__ import main
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.hints import Hint, hint_maps, read_hints
-from helpers.runs.run import Run
-from helpers.runs.weights import save_generator
+from helpers.inference.user_hints import Hint, hint_maps, read_hints
+from helpers.runs import Run, save_network
 
 RED = "#c03020"
 
@@ -126,7 +125,7 @@ def test_weights_that_know_no_hints_say_so(photo, loud_generator):
 
 
 def test_weights_in_half_precision_follow_hints_too(hinted_generator, photo, tmp_path):
-    save_generator(tmp_path / "hints.safetensors", hinted_generator, Config.from_profile())
+    save_network(tmp_path / "hints.safetensors", hinted_generator, Config.from_profile())
     colored = Colorizer(tmp_path / "hints.safetensors", "bf16")(photo, [Hint(150, 60, "#907060")])
     assert np.hypot(*(rgb2lab(colored)[60, 150] - lab_of((0x90, 0x70, 0x60)))[1:]) < 2
 

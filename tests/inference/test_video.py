@@ -15,13 +15,13 @@ from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.evaluation.video import color_change, pan, warping_error
 from helpers.inference import __main__ as command
-from helpers.inference import video
+from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.film import Film
 from helpers.inference.folder import colorize_folder
-from helpers.inference.hints import Hint
-from helpers.inference.video import colorize_film, moved, steady, travel
-from helpers.runs.run import Run
+from helpers.inference.steadying import colorize_film, moved, steady, travel
+from helpers.inference.user_hints import Hint
+from helpers.runs import Run
 
 SMALL = {"input_size": 48}
 
@@ -228,7 +228,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
 import sys
 sys.path[:0] = [{tests!r}]
 import torch, films
-from helpers.inference import video
+from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer
 from helpers.models.generator import Generator
 torch.manual_seed(0)

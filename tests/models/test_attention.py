@@ -1,30 +1,27 @@
-"""Attention: the fast kernel and the written-out formula agree, it starts by changing nothing, and takes any size."""
+"""Attention: the fast kernels and the formulas agree, it starts by changing nothing, and takes any size."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
 from helpers.models.attention import SelfAttention2d, ViTBlock, tokens, vit_bottleneck
 from helpers.models.blocks import count_parameters
-from helpers.models.generator import Generator
-from helpers.runs.weights import load_generator, refuse_what_cannot_return, save_generator
+from helpers.models.generator import Generator, make_bottleneck
+
+SMALL = "test_efficientnet"
 
 
 def written_out(layer, x):
-    """SelfAttention2d, pixel by pixel."""
+    """SelfAttention2d, pixel by pixel: a mean of the values, weighted by how well each key fits the query."""
     query, key, value = (part(x).flatten(2) for part in (layer.query, layer.key, layer.value))
-    result = torch.stack(
-        [sum_of(value[n], query[n, :, i], key[n]) for n in range(len(x)) for i in range(query.shape[-1])]
-    ).view(len(x), -1, value.shape[1])
-    return x + layer.gamma * layer.out(result.mT.unflatten(2, x.shape[-2:]))
-
-
-def sum_of(value, query, key):
-    """The mean of the values, weighted by how well each key answers the query."""
-    weights = (query @ key).exp()
-    return (value * weights).sum(1) / weights.sum()
+    means = []
+    for n in range(len(x)):
+        for i in range(query.shape[-1]):
+            weights = (query[n, :, i] @ key[n]).exp()
+            means.append((value[n] * weights).sum(1) / weights.sum())
+    means = torch.stack(means).view(len(x), -1, value.shape[1])
+    return x + layer.gamma * layer.out(means.mT.unflatten(2, x.shape[-2:]))
 
 
 @pytest.fixture
@@ -65,9 +62,8 @@ def test_maps_are_those_that_the_layers_use(x):
 
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{"bottleneck": "attention"}, {"attention_at": 8}, {"attention_at": 4}])
-def test_at_first_attention_changes_nothing(changes):
-    plain = Generator(weights=None, res_blocks=1).eval()
-    attentive = Generator(weights=None, res_blocks=1, **changes).eval()
+def test_at_first_self_attention_changes_nothing(changes):
+    plain, attentive = (Generator(SMALL, None, res_blocks=1, **more).eval() for more in ({}, changes))
     missing, unexpected = attentive.load_state_dict(plain.state_dict(), strict=False)
     assert missing and not unexpected
     L = torch.rand(1, 1, 64, 96) * 2 - 1
@@ -76,15 +72,14 @@ def test_at_first_attention_changes_nothing(changes):
 
 @torch.no_grad()
 @pytest.mark.parametrize("positions", ["conv", "learned"])
-@pytest.mark.parametrize("size", [(33, 33), (1024, 256), (255, 128)])
-def test_any_size_goes_through(positions, size):
-    generator = Generator(weights=None, bottleneck="vit", positions=positions, attention_at=16).eval()
+@pytest.mark.parametrize("size", [(33, 33), (512, 64)])
+def test_any_size_goes_through_the_transformer(positions, size):
+    generator = Generator(SMALL, None, bottleneck="vit", positions=positions, attention_at=16).eval()
     assert generator(torch.zeros(1, 1, *size)).shape == (1, 2, *size)
 
 
 def test_the_transformer_has_at_most_half_of_the_residual_blocks_parameters():
-    residual = Generator(weights=None).bottleneck
-    assert count_parameters(vit_bottleneck()) <= count_parameters(residual) / 2
+    assert count_parameters(vit_bottleneck()) <= count_parameters(make_bottleneck("residual", 512, 9, "conv")) / 2
 
 
 @torch.no_grad()
@@ -92,8 +87,7 @@ def test_the_transformer_has_at_most_half_of_the_residual_blocks_parameters():
 def test_the_transformer_knows_places(positions):
     """Without positions, attention over equal pixels gives equal pixels."""
     same = torch.randn(1, 64, 1, 1).expand(1, 64, 4, 4)
-    spread = vit_bottleneck(64, depth=1, positions=positions)(same).std((2, 3)).max()
-    assert spread > 1e-3
+    assert vit_bottleneck(64, depth=1, positions=positions)(same).std((2, 3)).max() > 1e-3
     assert ViTBlock(64)(same).std((2, 3)).max() < 1e-5
 
 
@@ -102,33 +96,4 @@ def test_every_weight_learns(x):
         for parameter in layer.parameters():
             nn.init.normal_(parameter, std=0.5)
         F.mse_loss(layer(x), torch.zeros_like(x)).backward()
-        assert all(parameter.grad.abs().sum() > 0 for name, parameter in layer.named_parameters())
-
-
-def test_compiled_it_gives_the_same_values_and_gradients(x):
-    layers = nn.Sequential(vit_bottleneck(16, depth=1, heads=4), SelfAttention2d(16))
-    nn.init.constant_(layers[1].gamma, 0.7)
-    both = []
-    for network in (layers, torch.compile(layers, backend="aot_eager")):  # the default one takes half a minute more
-        given = x.clone().requires_grad_()
-        values = network(given)
-        both.append((values, *torch.autograd.grad(values.square().sum(), [given, *layers.parameters()])))
-    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ["residual", "identity", "attention", "vit"])
-def test_every_bottleneck_is_saved_and_comes_back(kind, cfg, tmp_path):
-    cfg = cfg.replace(bottleneck=kind, attention_at=8, positions="learned")
-    generator = Generator(**cfg.generator()).eval()
-    refuse_what_cannot_return(generator)
-    save_generator(tmp_path / "g.safetensors", generator, cfg)
-    L = torch.rand(1, 1, 64, 64) * 2 - 1
-    assert torch.equal(load_generator(tmp_path / "g.safetensors")(L), generator(L))
-
-
-def test_a_file_that_says_nothing_of_attention_still_loads(tmp_path):
-    generator = Generator(weights=None, res_blocks=1)
-    told = {"class": "Generator", "arguments": '{"encoder": "resnet18", "weights": null, "res_blocks": 1}'}
-    save_file(generator.state_dict(), tmp_path / "old.safetensors", told)
-    assert len(load_generator(tmp_path / "old.safetensors").bottleneck) == 1
+        assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())

@@ -1,9 +1,9 @@
-"""How a generator takes hints: exact where it has to be, and the attention to hints against its formula written out."""
+"""Attention to hints against its formula in loops, and the color cast that hints have in common."""
 
 import pytest
 import torch
 
-from helpers.models.hints import APART, CAST, CELL, FEW, SURPRISE, HintAttention, cast
+from helpers.models.hint_attention import APART, CAST, CELL, FEW, SURPRISE, HintAttention, cast
 
 
 @pytest.fixture(scope="module")
@@ -13,27 +13,27 @@ def attention():
 
 
 def cast_of(corrections, spots, shares, apart):
-    """The common cast, a hinted cell after the other: mean of small corrections over places, times n^2 / (n^2 + 9)."""
+    """The cast, one hinted cell after another: the mean of small corrections, times n^2 / (n^2 + 9) for n hints."""
     total, number = 0, 0
     for correction, spot, share in zip(corrections, spots, shares, strict=True):
         near = [other for other, at in zip(shares, spots, strict=True) if (at - spot).abs().max() <= apart]
-        voice = share / sum(near)
-        total, number = total + voice * correction * (-((correction.norm() / CAST) ** 4)).exp(), number + voice
+        vote = share / sum(near)
+        total, number = total + vote * correction * (-((correction.norm() / CAST) ** 4)).exp(), number + vote
     return total / number * number**2 / (number**2 + FEW**2)
 
 
 def written_out(attention, features, L, ab, hints):
-    """The formula, a photo and a cell after the other, for photos that have hints."""
+    """The formula, one photo and one hinted cell after another."""
     places, result = attention.places(features, L), []
     b, c = 10 * attention.knobs[:2]
-    for u, colors, (*said, mask) in zip(places, ab, hints, strict=True):
+    for u, colors, (*color, mask) in zip(places, ab, hints, strict=True):
         weights, taken, found = [], [], []
         for top in range(0, mask.shape[0], CELL):
             for left in range(0, mask.shape[1], CELL):
                 here = (slice(top, top + CELL), slice(left, left + CELL))
                 if mask[here].sum() > 0:
                     mean = lambda maps, here=here, m=mask: (maps[(..., *here)] * m[here]).sum((1, 2)) / m[here].sum()  # noqa: E731
-                    own, correction = mean(colors), mean(torch.stack(said) - colors)
+                    own, correction = mean(colors), mean(torch.stack(color) - colors)
                     distance = (u - mean(u)[:, None, None]).square().sum(0)
                     weights.append((b - (1 + correction.square().sum() / SURPRISE**2) * distance).exp())
                     found.append((correction, torch.tensor([top, left]) / CELL, mask[here].mean()))
@@ -71,38 +71,33 @@ def test_its_gradient_is_the_formulas(attention, inputs):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_a_photo_without_hints_is_left_alone_beside_one_that_has_some(attention, inputs):
-    inputs[-1][0] = 0
+def test_photos_of_a_batch_do_not_share_hints(attention, inputs):
+    inputs[-1][0] = 0  # the first photo has none
     added = attention(*inputs)
     assert added[0].abs().max() == 0 and added[1].abs().max() > 0.1
-    assert torch.allclose(
-        added[1:], attention([x[1:] for x in inputs[0]], *(part[1:] for part in inputs[1:])), atol=1e-6
-    )
+    alone = attention([x[1:] for x in inputs[0]], *(part[1:] for part in inputs[1:]))
+    assert torch.allclose(added[1:], alone, atol=1e-6)
+
+
+def follow(correction, size=64):
+    """What one hint in the middle adds to a*, in units of its correction; pixels differ by place alone."""
+    torch.manual_seed(0)
+    hints, flat = torch.zeros(1, 3, size, size), torch.zeros(1, 8, size, size)
+    hints[0, 0, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = correction, 1
+    return HintAttention((8,))([flat], flat[:, :1], flat[:, :2], hints)[0, 0] / correction
 
 
 def test_a_hint_is_followed_where_it_is_and_less_far_away():
-    torch.manual_seed(0)
-    attention, features = HintAttention((8,)), [torch.zeros(1, 8, 64, 64)]  # only their place tells pixels apart
-    hints = torch.zeros(1, 3, 64, 64)
-    hints[0, :2, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = 0.1, 1
-    added = attention(features, torch.zeros(1, 1, 64, 64), torch.zeros(1, 2, 64, 64), hints)[0, 0]
-    assert added[30, 30] > 0.09 and added[30, 30] > added[30, 45] > added[30, 63] and added[0, 0] < 0.01
+    added = follow(0.1)
+    assert added[30, 30] > 0.9 and added[30, 30] > added[30, 45] > added[30, 63] and added[0, 0] < 0.1
 
 
-def test_a_hint_that_corrects_more_reaches_less_far():
-    torch.manual_seed(0)
-    attention, reached = HintAttention((8,)), []
-    for correction in (0.05, 0.8):
-        hints = torch.zeros(1, 3, 64, 64)
-        hints[0, 0, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = correction, 1
-        flat = torch.zeros(1, 8, 64, 64), torch.zeros(1, 1, 64, 64), torch.zeros(1, 2, 64, 64)
-        added = attention(flat[:1], *flat[1:], hints)[0, 0] / correction
-        reached.append(added[30, 40].item())
-    assert reached[0] > 0.9 > 0.3 > reached[1]
+def test_a_large_correction_reaches_less_far():
+    assert follow(0.05)[30, 40] > 0.9 > 0.3 > follow(0.8)[30, 40]
 
 
 def cells(*corrections, size=40):
-    """Corrections of a* alone as maps: (1, 2, size, size), and their shares, each at a place of its own."""
+    """Corrections of a* as maps (1, 2, size, size), each far from the others, and their shares (1, 1, size, size)."""
     maps, share = torch.zeros(1, 2, size, size), torch.zeros(1, 1, size, size)
     for i, correction in enumerate(corrections):
         row, column = 10 * (i // 4) + 1, 10 * (i % 4) + 1
@@ -113,11 +108,11 @@ def cells(*corrections, size=40):
 @pytest.mark.parametrize(
     ("corrections", "expected"),
     [
-        ([0.04], 0.004),  # one hint says little of the whole photo
+        ([0.04], 0.004),  # one hint: nearly nothing
         ([0.04] * 3, 0.02),
-        ([0.04] * 12, 0.0376),  # many that agree say nearly all
+        ([0.04] * 12, 0.0376),  # many that agree: nearly all of it
         ([0.04, -0.04] * 6, 0.0),
-        ([0.8] * 12, 0.0),  # these are colors of objects
+        ([0.8] * 12, 0.0),  # too large for a cast
         ([], 0.0),
     ],
 )
@@ -126,7 +121,7 @@ def test_a_cast_is_what_many_small_corrections_have_in_common(corrections, expec
     assert torch.allclose(found, torch.tensor([[expected, 0.0]]), atol=2e-4)
 
 
-def test_a_stroke_has_the_voice_of_one_hint():
+def test_a_stroke_counts_as_one_hint():
     maps, share = cells()
     maps[0, 0, 20:23, 20:23], share[0, 0, 20:23, 20:23] = 0.04, 1
     assert torch.allclose(cast(maps, share)[0, 0], cast(*cells(0.04))[0, 0], atol=1e-4)

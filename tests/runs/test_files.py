@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 from notebook_tools import PROJECT
 
-from helpers.runs import files
-from helpers.runs.files import locked, write_atomically
+from helpers import files
+from helpers.files import locked, write_atomically
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
@@ -67,7 +67,7 @@ def test_a_folder_is_free_again_after_an_error(tmp_path):
 
 def run_holder(folder, inside):
     """Run a program that holds a folder and does something there; returns it, started."""
-    script = "import os, time\nfrom pathlib import Path\nfrom helpers.runs.files import locked\n"
+    script = "import os, time\nfrom pathlib import Path\nfrom helpers.files import locked\n"
     script += f"with locked(Path({str(folder)!r})):\n"
     script += "".join(f"    {line}\n" for line in inside.splitlines())
     return subprocess.Popen([sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": str(PROJECT)})

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from notebook_tools import PROJECT
 from torch import nn
 
-from helpers.runs.fingerprint import meaning
+from helpers.training.fingerprint import meaning
 
 SOURCE = """
 import torch
@@ -92,7 +92,7 @@ def test_another_value_is_another_meaning_and_the_same_source_the_same(case):
 
 
 def test_the_same_source_means_the_same_in_another_process():
-    code = f"from helpers.runs.fingerprint import meaning\nexec({SOURCE.format(w=0.5)!r})\n"
+    code = f"from helpers.training.fingerprint import meaning\nexec({SOURCE.format(w=0.5)!r})\n"
     code += "print(*map(meaning, cases.values()), sep='\\n')"
     env = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(PROJECT)}
     there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout

@@ -18,8 +18,7 @@ from tiny import TinyGenerator
 from helpers import workspace
 from helpers.data.batches import augmentations
 from helpers.models.discriminator import Discriminator
-from helpers.runs import checkpoint
-from helpers.training import losses, phases
+from helpers.training import checkpoint, losses, phases
 from helpers.training.trainer import Trainer
 
 L1 = losses.LossTerm("L1", 50.0, losses.l1_loss)

@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import save_file
 from tiny import TinyGenerator
 
+from helpers import runs as weights
 from helpers.data.dataset import PhotoSet
 from helpers.models.generator import Generator
-from helpers.runs import weights
-from helpers.runs.run import Run, comparable_runs, find_run, runs, warmup_of
-from helpers.runs.weights import arguments_of, load_generator
+from helpers.runs import Run, arguments_of, comparable_runs, find_run, load_network, runs, warmup_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -56,7 +55,7 @@ def test_the_architecture_travels_with_the_weights(tmp_path, cfg, sample_photos)
     run = Run("mine")
     run.begin("adversarial", cfg, sample_photos)
     run.save("adversarial", Generator("resnet34", None, res_blocks=2), cfg)
-    loaded = load_generator(run.file("adversarial"))
+    loaded = load_network(run.file("adversarial"))
     wanted = {"encoder": "resnet34", "weights": None, "res_blocks": 2, "bottleneck": "residual", "attention_at": 0}
     assert arguments_of(loaded) == wanted | {"positions": "conv", "hints": False}
     assert len(loaded.bottleneck) == 2 and len(loaded.encoder.layer3) == 6
@@ -80,19 +79,19 @@ def test_damaged_files_are_named(saved, tmp_path):
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)
         with pytest.raises(ValueError, match=path.name):
-            load_generator(path)
+            load_network(path)
 
 
 def test_weights_that_changed_on_the_disk_are_named_and_a_copy_without_checksum_is_taken(cfg, loud_generator, tmp_path):
     path = tmp_path / "mine.safetensors"
-    weights.save_generator(path, loud_generator, cfg)
+    weights.save_network(path, loud_generator, cfg)
     copy = shutil.copy(path, tmp_path / "copy.safetensors")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="mine.safetensors is damaged"):
-        weights.load_generator(path)
-    assert weights.load_generator(copy).trained_size == cfg.size
+        weights.load_network(path)
+    assert weights.load_network(copy).trained_size == cfg.size
 
 
 @pytest.mark.parametrize(
@@ -111,14 +110,14 @@ def test_safetensors_of_something_else_are_named(tmp_path, state, metadata):
     path = tmp_path / "other.safetensors"
     save_file(state, path, metadata)
     with pytest.raises(ValueError, match="other.safetensors"):
-        load_generator(path)
+        load_network(path)
 
 
 def test_weights_of_another_depth_are_named(generator, tmp_path):
     path = tmp_path / "deep.safetensors"
     save_file(generator.state_dict(), path, {"class": "Generator", "arguments": '{"res_blocks": 3}'})
     with pytest.raises(ValueError, match="deep.safetensors"):
-        load_generator(path)
+        load_network(path)
 
 
 def test_running_a_phase_again_archives_the_old_files_and_loses_none(cfg, sample_photos):

@@ -11,7 +11,7 @@ from torch import nn
 
 from helpers.data.batches import augmentations
 from helpers.models.generator import Generator, load_resnet
-from helpers.runs.weights import load_generator, refuse_what_cannot_return, save_generator
+from helpers.runs import load_network, XX_removed, save_network
 from helpers.training.losses import LossTerm, l1_loss
 from helpers.training.trainer import Trainer
 
@@ -103,9 +103,9 @@ def test_a_network_of_ones_own_is_trained_saved_and_comes_back(make, in_notebook
 
 def reloaded(network, cfg, path):
     """What comes back of a network from a file."""
-    refuse_what_cannot_return(network)
-    save_generator(path, network.eval(), cfg)
-    return load_generator(path)
+    XX_removed(network)
+    save_network(path, network.eval(), cfg)
+    return load_network(path)
 
 
 @torch.no_grad()
@@ -124,9 +124,9 @@ def test_a_class_that_passes_arguments_on_is_made_again_without_a_download(in_no
 
 
 def test_a_class_that_is_not_known_here_is_named(cfg, tmp_path):
-    save_generator(tmp_path / "own.safetensors", Plain(), cfg)
+    save_network(tmp_path / "own.safetensors", Plain(), cfg)
     with pytest.raises(NameError, match="a network of the class Plain, which is not known here: run its cell first"):
-        load_generator(tmp_path / "own.safetensors")
+        load_network(tmp_path / "own.safetensors")
 
 
 def exchanged_bottleneck(network):
@@ -161,31 +161,31 @@ def test_another_activation_of_a_network_of_ones_own_is_refused():
     network = Tied()
     network.act = torch.tanh
     with pytest.raises(TypeError, match="changed: itself"):
-        refuse_what_cannot_return(network)
+        XX_removed(network)
 
 
 def test_a_class_with_the_name_of_the_series_own_is_refused():
     with pytest.raises(TypeError, match="give your class another name"):
-        refuse_what_cannot_return(type("Generator", (Plain,), {"__module__": "__main__"})())
+        XX_removed(type("Generator", (Plain,), {"__module__": "__main__"})())
 
 
 def test_a_network_that_was_trained_before_can_still_return(cfg, accelerator, sample_photos):
     network, terms = generator(), [LossTerm("L1", 1.0, l1_loss)]
     for run in ("first", "second"):  # accelerate leaves a `forward` of its own on it
         Trainer(cfg.replace(warmup_epochs=1, run=run), accelerator, network, terms, sample_photos, []).fit()
-    assert load_generator(
+    assert load_network(
         Trainer(cfg.replace(run="second"), accelerator, network, terms, sample_photos, []).run.file("warmup")
     )
 
 
 def test_a_network_whose_arguments_nobody_remembers_is_refused_with_what_to_do():
     with pytest.raises(TypeError, match="Needy cannot be made again.*PyTorchModelHubMixin"):
-        refuse_what_cannot_return(Needy(3))
+        XX_removed(Needy(3))
 
 
 def test_looking_whether_it_can_return_leaves_chance_alone():
     network, before = generator(), torch.get_rng_state()
-    refuse_what_cannot_return(network)
+    XX_removed(network)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -193,4 +193,4 @@ def test_weights_of_the_version_before_are_refused_by_what_they_are(tmp_path):
     architecture = json.dumps({"encoder": "resnet18", "res_blocks": 1})
     save_file({"head.bias": torch.zeros(2)}, tmp_path / "old.safetensors", {"architecture": architecture})
     with pytest.raises(ValueError, match="an older version of this series wrote it"):
-        load_generator(tmp_path / "old.safetensors")
+        load_network(tmp_path / "old.safetensors")

@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from helpers.config import Config
 from helpers.data import dataset
 from helpers.evaluation import metrics
-from helpers.runs.run import Run
-from helpers.runs.weights import load_generator
+from helpers.runs import Run, load_network
 
 # what `accelerate launch` calls for several GPUs; on a CPU it would ask for MPI
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -86,7 +85,7 @@ def commanded(tmp_path_factory):
 def test_the_command_trains_both_phases(commanded):
     printed, workspace = commanded
     assert printed.count("warmup 1/1") == 1 and printed.count("adversarial 1/1") == 1
-    assert load_generator(workspace / "runs/pair/adversarial.safetensors")
+    assert load_network(workspace / "runs/pair/adversarial.safetensors")
     assert json.loads((workspace / "runs/pair/warmup.json").read_text())["batch_size"] == 2
 
 

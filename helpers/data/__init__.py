@@ -1,1 +1,0 @@
-"""Photos: reading, selecting, preparing, and the batches of an epoch."""

@@ -1,0 +1,103 @@
+"""Files that survive crashes: written whole or not at all, and used by one program at a time."""
+
+import json
+import os
+import socket
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+STALE = 180  # seconds without a heartbeat after which a lock of another machine expires
+GRACE = 3  # seconds that a program which is just ending may take to release its lock
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it, so that nobody ever sees half a file.
+
+    Raises OSError with what to do if it cannot be written; an earlier file of that name is then unchanged.
+    """
+    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.part"  # the name itself may be at its limit
+    temporary = path.with_name(short)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # on the disk, not only in its cache
+        temporary.replace(path)
+    except Exception as error:  # safetensors and torch raise their own errors for a full disk
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(
+            f"{path} cannot be written ({error}). Is the disk full, write-protected, or Drive no longer mounted? "
+            "Nothing that was there before is lost: make room and run this again."
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for a `with` block; raises BlockingIOError that names the program which holds it.
+
+    The operating system's lock ends with the program, but only this machine sees it. Other machines (two Colabs on one
+    Drive) see `lock.json`, which a thread touches; the lock expires after 3 minutes without that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note, lock, done = folder / "lock.json", FileLock(folder / "lock"), Event()
+    holder = _holder(note)
+    here = holder.get("machine") == socket.gethostname()
+    try:
+        lock.acquire(timeout=GRACE if here else 0)
+        supported = True
+    except Timeout as error:
+        raise _in_use(folder, holder) from error
+    except NotImplementedError:  # a file system without locks
+        supported = False
+    if holder and not (here and supported) and time.time() - holder["touched"] < STALE:
+        lock.release()
+        raise _in_use(folder, holder)
+
+    def _beat():
+        while not done.wait(STALE / 4):
+            with suppress(OSError):
+                os.utime(note)
+
+    me = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    try:
+        write_atomically(note, lambda path: path.write_text(json.dumps(me)))
+        Thread(target=_beat, daemon=True).start()
+        yield
+    finally:
+        done.set()
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(note: Path) -> dict[str, Any]:
+    """Return who wrote a lock note, and when it was last touched; empty for a missing or torn one."""
+    try:
+        return {**json.loads(note.read_text()), "touched": note.stat().st_mtime}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _in_use(folder: Path, holder: dict[str, Any]) -> BlockingIOError:
+    who = f"process {holder.get('process', '?')} on {holder.get('machine', '?')} since {holder.get('since', '?')}"
+    return BlockingIOError(
+        f"{folder} is in use by {who}. Wait for it, stop it, or choose another name. If that program no longer runs, "
+        f"the lock expires after {STALE // 60} minutes."
+    )
+
+
+def refuse_another(folder: Path, now: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Note in a folder how its content was made; raises ValueError if it was begun in another way."""
+    note = folder / "made_with.json"
+    then = defaults | json.loads(note.read_text()) if note.exists() else now
+    differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
+    if differ:
+        raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}): name another, or delete it.")
+    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))

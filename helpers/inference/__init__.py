@@ -1,1 +1,0 @@
-"""Colorizing photos of any kind at their own size."""

@@ -1,0 +1,98 @@
+"""How a generator takes color hints: (N, 3, H, W), ab in [-1, 1] and a weight: 0 for none, 1 for a sure color."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CELL = 4  # pixels on a side of the cells in which hints are gathered
+EMPTY = -1e4  # attention score of empty hint slots
+SURPRISE = 0.3  # distance of a hint from the prediction, in [-1, 1] units, from which it reaches much less far
+CAST = 0.2  # corrections up to about this size, in [-1, 1] units, can be a color cast of the whole photo
+FEW = 3  # with this many hints, half of the estimated cast is applied
+APART = 0.2  # closer hints count as one for the cast; in shares of the shorter side
+
+
+def squared(vectors: Tensor) -> Tensor:
+    """Return the squared lengths of vectors (..., C), as (..., 1)."""
+    return vectors.square().sum(-1, keepdim=True)
+
+
+def cast(corrections: Tensor, share: Tensor) -> Tensor:
+    """Estimate the color cast (N, 2) that small corrections have in common, shrunk towards 0 if hints are few.
+
+    corrections: (N, 2, h, w), hint minus prediction in each cell; share: (N, 1, h, w), hinted share of the cell.
+    """
+    side = int(APART * min(share.shape[-2:])) // 2 * 2 + 1
+    votes = share / F.avg_pool2d(share, side, 1, side // 2, divisor_override=1).clamp(min=1e-6)  # (N, 1, h, w)
+    small = (-(corrections.square().sum(1, keepdim=True) / CAST**2).square()).exp()  # (N, 1, h, w)
+    number = votes.sum((2, 3))  # (N, 1): how many separate hints there are
+    return (votes * small * corrections).sum((2, 3)) * number / (number.square() + FEW**2)
+
+
+class HintAttention(nn.Module):
+    """Let every pixel attend to the hints and copy their colors, more from those that are near and look alike.
+
+    Pixel p has a position u_p in a space of its coordinates, its lightness and an embedding of its features. Hint k
+    has the score s_pk = b - (1 + |h_k - ab_k|^2 / t^2) |u_p - u_k|^2, where h_k is its color and ab_k the predicted
+    one: a hint far from the prediction concerns one object, so it reaches less far. The weights w_pk are the softmax
+    over all hints, each times its own weight, and an empty slot of score 0. The output is
+    sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the hint's correction (c = 0) and its color (c = 1), plus the
+    weight of the empty slot times the photo's `cast`. b, c, the reaches and the embedding are learned; t is fixed
+    (SURPRISE), because a color loss would raise it too far. This is a joint bilateral filter (Tomasi and Manduchi
+    1998) written as attention.
+    channels: of the feature maps, which may have different sizes.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 16):
+        super().__init__()
+        hidden = 2 * width
+        self.embed = nn.ModuleList([nn.Conv2d(count, hidden, 1, bias=False) for count in channels])
+        self.mix = nn.Conv2d(hidden, width, 1, bias=False)
+        for conv in self.embed:
+            nn.init.normal_(conv.weight, std=1 / sum(channels) ** 0.5)
+        nn.init.normal_(self.mix.weight, std=(2 / hidden) ** 0.5)
+        # b, c, and the logarithms of three reaches: in position (of the shorter side), lightness and embedding.
+        # Stored divided by 10: Adam moves every number by about the learning rate, and these have further to go
+        reaches = [math.log(reach) for reach in (0.15, 0.25, 1.0)]
+        self.knobs = nn.Parameter(torch.tensor([5.0, 0.5, *reaches]) / 10)
+
+    def places(self, features: Sequence[Tensor], L: Tensor) -> Tensor:
+        """Return the position u_p of each pixel: (N, width + 3, H, W)."""
+        size = L.shape[-2:]
+        # fp32, although a Colorizer stores the weights of convolutions in half precision
+        maps = [F.conv2d(x.float(), conv.weight.float()) for conv, x in zip(self.embed, features, strict=True)]
+        embedding = F.relu(sum(F.interpolate(x, size, mode="bilinear") for x in maps))  # (N, hidden, H, W)
+        embedding = F.conv2d(embedding, self.mix.weight.float())  # (N, width, H, W)
+        rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
+        grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)  # (N, 2, H, W)
+        reach, alike, looks = (10 * self.knobs[2:]).exp()
+        return torch.cat([embedding / looks, grid / reach, L / alike], 1)
+
+    @torch.compiler.disable  # the number of hinted cells is only known at run time
+    def forward(self, features: Sequence[Tensor], L: Tensor, ab: Tensor, hints: Tensor) -> Tensor:
+        """Return what to add to ab (N, 2, H, W), from feature maps, L (N, 1, H, W) and hints (N, 3, H, W)."""
+        with torch.autocast(L.device.type, enabled=False):
+            ab, hints, places = ab.float(), hints.float(), self.places(features, L.float())
+            bias, color = 10 * self.knobs[:2]
+            mask = hints[:, 2:]  # (N, 1, H, W)
+            share = F.avg_pool2d(mask, CELL)  # (N, 1, h, w)
+            cells = torch.cat([places, mask, hints[:, :2] - ab, ab, torch.ones_like(mask)], 1) * mask
+            cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
+            count = max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the photo with the most hints
+            hinted, index = share.flatten(1).topk(count)  # (N, K)
+            found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
+            key, weight, value = found.split((places.shape[1], 1, 5), -1)
+            # the score as a product of two vectors, so that PyTorch's attention kernels apply; the last key is empty
+            query, one = places.flatten(2).mT, torch.ones_like  # (N, HW, width + 3)
+            query = torch.cat([2 * query, squared(query), one(query[..., :1])], -1)  # (N, HW, width + 5)
+            strict = 1 + squared(value[..., :2]) / SURPRISE**2  # (N, K, 1)
+            bias = bias + torch.where(hinted[..., None] > 0, weight.clamp(min=1e-6).log(), EMPTY)  # (N, K, 1)
+            key = F.pad(torch.cat([strict * key, -strict, bias - strict * squared(key)], -1), (0, 0, 0, 1))
+            nothing = F.pad(cast(cells[:, -5:-3], share), (0, 3))  # (N, 5): the value of the empty slot
+            value = F.pad(torch.cat([value, nothing[:, None]], 1), (0, key.shape[-1] - 5))
+            taken = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
+            correction, own, weight = taken[..., :5].mT.unflatten(2, ab.shape[-2:]).split((2, 2, 1), 1)
+            return correction + color * (own - weight * ab)

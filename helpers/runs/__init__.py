@@ -1,1 +1,0 @@
-"""Training runs on disk: what survives a crash."""

