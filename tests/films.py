@@ -4,9 +4,8 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from bench.measures import pan
 from skimage import data
-
-from helpers.evaluation.video import pan
 
 TONE = 440  # Hz
 

@@ -38,11 +38,11 @@ class TinyDiscriminator(nn.Module):
 
 
 class TinyPhotos:
-    """A prepared set of 16 photos to train on and 4 to validate on: smooth random colors."""
+    """A prepared set of 16 photos to train on and 4 to validate on: random colors, smooth or with edges."""
 
-    def __init__(self, size=48):
+    def __init__(self, size=48, mode="bicubic"):
         coarse = torch.rand(20, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-        smooth = F.interpolate(coarse, (size, size), mode="bicubic").clamp(0, 1)
+        smooth = F.interpolate(coarse, (size, size), mode=mode).clamp(0, 1)
         self.parts = {"train": (smooth[:16] * 255).byte(), "validation": (smooth[16:] * 255).byte()}
         splits = ["train"] * 16 + ["validation"] * 4
         self.manifest = pd.DataFrame({"name": range(20), "split": splits, "sha256": range(20)})

@@ -93,7 +93,8 @@ class HintedColorization(Colorization):
 
     def measure(self, outputs: Tensor, photos: Tensor, perceptual: nn.Module | None, device: Any) -> pd.DataFrame:
         """Return a row per photo: the metrics' means over the numbers of hints, and the PSNR with each number."""
-        tables = [super().measure(part, photos, None, device) for part in outputs.split(len(photos))]
+        measure = super().measure  # before Python 3.12, super() does not work within a comprehension
+        tables = [measure(part, photos, None, device) for part in outputs.split(len(photos))]
         psnr = {name: table["PSNR"] for name, table in zip(self.columns, tables, strict=True)}
         return (sum(tables) / len(tables)).assign(**psnr)
 

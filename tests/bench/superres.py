@@ -15,6 +15,8 @@ import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
+from helpers.training.superres import SuperResolution, compress, gray_photo
+from measures import detail
 from torch import nn
 
 from helpers.color import rgb_to_L_ab
@@ -22,12 +24,11 @@ from helpers.config import Config
 from helpers.data import dataset
 from helpers.data.photos import read_rgb
 from helpers.evaluation import metrics
-from helpers.evaluation.superres import detail, quality
+from helpers.evaluation.metrics import quality
 from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import Run, runs
 from helpers.training.losses import Perceptual
-from helpers.training.superres import SuperResolution, compress, gray_photo
 
 
 def judges():

@@ -23,6 +23,7 @@ import torch
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 import films
+from measures import color_change, pan, warping_error
 from skimage import data
 from superres import peak_memory, table_of
 
@@ -30,7 +31,6 @@ from helpers.color import rgb_to_L_ab
 from helpers.data.flow import motion, trusted
 from helpers.data.photos import read_rgb, to_tensor
 from helpers.evaluation.metrics import psnr
-from helpers.evaluation.video import color_change, pan, warping_error
 from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.film import Film, find_cuts

@@ -6,7 +6,7 @@ import pytest
 from skimage.data import coffee
 
 from helpers.data.flow import motion, trusted, warp
-from helpers.evaluation.video import pan
+from bench.measures import pan
 
 
 def grays(**motion):

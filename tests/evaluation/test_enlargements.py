@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from bench.measures import detail, spectrum
 from odd_photos import color
 from PIL import Image
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 
 from helpers.data.photos import read_rgb, to_tensor
-from helpers.evaluation.superres import detail, luma, quality, spectrum
+from helpers.evaluation.metrics import luma, quality
 
 CAT = np.array(color((120, 90)))
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from bench.measures import hint_curve, spread_colors
 
 from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
-from helpers.evaluation.hints import hint_curve, spread_colors
 
 
 @pytest.fixture(scope="module")

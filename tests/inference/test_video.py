@@ -13,7 +13,7 @@ from notebook_tools import PROJECT
 
 from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
-from helpers.evaluation.video import color_change, pan, warping_error
+from bench.measures import color_change, pan, warping_error
 from helpers.inference import __main__ as command
 from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer
