@@ -97,6 +97,36 @@ def gray_rgb(L: Tensor) -> Tensor:
     return L_ab_to_rgb(L, torch.zeros_like(L).repeat(1, 2, 1, 1))
 
 
+def into_gamut(L: Tensor, ab: Tensor) -> Tensor:
+    """Reduce the chroma of colors outside sRGB just enough, with the same lightness and hue.
+
+    L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1]; returns ab.
+    """
+
+    def _fits(L, ab):
+        raw = L_ab_to_raw_rgb(L, ab)
+        return ((raw >= -1e-4) & (raw <= 1 + 1e-4)).all(1, keepdim=True)
+
+    outside = ~_fits(L, ab)
+    if not outside.any():
+        return ab
+    L_out = L[outside].view(-1, 1, 1, 1)
+    ab_out = torch.stack([ab[:, :1][outside], ab[:, 1:][outside]], dim=1).view(-1, 2, 1, 1)
+    low, high = torch.zeros_like(L_out), torch.ones_like(L_out)
+    for _ in range(10):  # bisection, to a thousandth
+        middle = (low + high) / 2
+        inside = _fits(L_out, ab_out * middle)
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    share = torch.ones_like(L)
+    share[outside] = low.flatten()
+    return ab * share
+
+
+def to_photo(L: Tensor, ab: Tensor) -> Tensor:
+    """Return uint8 photos (N, 3, H, W) of L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1], brought into gamut."""
+    return (L_ab_to_rgb(L, into_gamut(L, ab)) * 255).round().byte()
+
+
 def ab_of(photos: Tensor) -> Tensor:
     """Return the ab channels (N, 2, H, W) of uint8 photos (N, 3, H, W), in CIE units, a few photos at a time."""
     return torch.cat([rgb_to_L_ab(part.float() / 255)[1] * 128 for part in photos.split(64)])

@@ -97,8 +97,12 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
         if passed_on or "weights" in inspect.signature(kind.__init__).parameters:
             arguments = arguments | {"weights": None}  # nothing to download: the file holds all weights
     # the series' own are built on the meta device, without memory: their weights are loaded next
-    with torch.random.fork_rng(), torch.device("meta") if kind in OWN.values() else nullcontext():
-        return kind(**arguments)
+    with torch.random.fork_rng():
+        with torch.device("meta") if kind in OWN.values() else nullcontext():
+            network = kind(**arguments)
+        if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
+            network = kind(**arguments)  # some timm encoders have filters that no file holds
+    return network
 
 
 def missing(path: Path, notebook: str) -> str:

@@ -98,10 +98,14 @@ def in_parallel(function: Callable, items: Iterable, ahead: int = 64) -> Iterato
     items = iter(items)
     with ThreadPoolExecutor(cores()) as pool:
         waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
-            yield result
+        try:
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+                yield result
+        finally:  # after an error or the stop button, wait for the running calls alone
+            for future in waiting:
+                future.cancel()
 
 
 def native_precision() -> str:

@@ -5,7 +5,20 @@ import pytest
 import torch
 from skimage.color import rgb2lab
 
-from helpers.color import L_ab_to_lab, L_ab_to_rgb, colorfulness, rgb_to_L_ab, to_8bit
+from helpers import color
+from helpers.color import (
+    L_ab_to_lab,
+    L_ab_to_raw_rgb,
+    L_ab_to_rgb,
+    ab_of,
+    colorfulness,
+    ddcolor_cf,
+    gray_rgb,
+    into_gamut,
+    rgb_to_L_ab,
+    to_8bit,
+    to_photo,
+)
 
 
 def some_colors():
@@ -32,20 +45,13 @@ def jacobian(L, ab):
     return torch.stack([torch.cat(row, 1).flatten(1) for row in rows], 1)
 
 
-@pytest.mark.parametrize("channel", [0, 1, 2], ids=["L*", "a*", "b*"])
-def test_lab_agrees_with_scikit_image(channel):
+def test_lab_agrees_with_scikit_image_and_is_normalized_as_the_report_says():
     rgb = some_colors()
-    ours = L_ab_to_lab(*rgb_to_L_ab(rgb))[0, channel, :, 0].numpy()
-    theirs = rgb2lab(rgb[0, :, :, 0].T.double().numpy()[None])[0, :, channel]
-    assert np.abs(ours - theirs).max() < 1e-3
-
-
-def test_L_and_ab_are_normalized_as_the_report_says():
-    rgb = some_colors()
+    wanted = rgb2lab(rgb[0, :, :, 0].T.double().numpy()[None])[0]
     L, ab = rgb_to_L_ab(rgb)
-    lab = rgb2lab(rgb[0, :, :, 0].T.double().numpy()[None])[0]
-    assert np.abs(L[0, 0, :, 0].numpy() - (lab[:, 0] / 50 - 1)).max() < 1e-4
-    assert np.abs(ab[0, :, :, 0].T.numpy() - lab[:, 1:] / 128).max() < 1e-4
+    assert np.abs(L_ab_to_lab(L, ab)[0, :, :, 0].T.numpy() - wanted).max() < 1e-3
+    assert np.abs(L[0, 0, :, 0].numpy() - (wanted[:, 0] / 50 - 1)).max() < 1e-4
+    assert np.abs(ab[0, :, :, 0].T.numpy() - wanted[:, 1:] / 128).max() < 1e-4
     assert L.min() >= -1 and L.max() <= 1 + 1e-6 and ab.abs().max() <= 1
 
 
@@ -54,9 +60,45 @@ def test_to_lab_and_back_gives_the_photo():
     assert (L_ab_to_rgb(*rgb_to_L_ab(rgb)) - rgb).abs().max() < 1e-4
 
 
-def test_no_chrominance_gives_gray():
-    rgb = L_ab_to_rgb(torch.linspace(-1, 1, 50).view(1, 1, 50, 1), torch.zeros(1, 2, 50, 1))
-    assert (rgb - rgb.mean(1, keepdim=True)).abs().max() < 1e-3
+def test_lightness_alone_is_a_gray_photo_of_that_lightness():
+    L = torch.linspace(-1, 1, 50).view(1, 1, 50, 1)
+    rgb = gray_rgb(L)
+    assert rgb.shape == (1, 3, 50, 1) and (rgb - rgb.mean(1, keepdim=True)).abs().max() < 1e-3
+    assert torch.allclose(rgb_to_L_ab(rgb)[0], L, atol=1e-4)
+
+
+def test_ab_of_photos_is_in_cie_units():
+    photos = torch.randint(0, 256, (130, 3, 4, 4), dtype=torch.uint8)
+    assert torch.allclose(ab_of(photos), rgb_to_L_ab(photos / 255)[1] * 128, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lab_is_computed_in_full_precision(dtype, monkeypatch):
+    """Under autocast too, and without TF32, which would round a convolution on a GPU to ten bits."""
+    rgb, seen, mixed = torch.rand(1, 3, 8, 8), [], color.mixed
+
+    def watched(*args):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return mixed(*args)
+
+    monkeypatch.setattr(color, "mixed", watched)
+    with torch.autocast("cpu", dtype):
+        found = L_ab_to_rgb(*rgb_to_L_ab(rgb))
+    assert found.dtype == torch.float32 and torch.allclose(found, rgb, atol=1e-4) and seen == [False, False]
+
+
+def test_colors_out_of_gamut_lose_chroma_alone_and_no_more_than_needed():
+    L, ab = lab_cube()
+    inside = into_gamut(L, ab)
+    raw = L_ab_to_raw_rgb(L, inside)
+    assert raw.min() > -2e-3 and raw.max() < 1 + 2e-3
+    share = inside.norm(dim=1) / ab.norm(dim=1).clamp(min=1e-6)
+    assert torch.allclose(inside, ab * share[:, None], atol=1e-6)  # the same hue
+    changed = (inside != ab).any(1, keepdim=True)
+    assert 0.5 < changed.float().mean() < 1 and torch.equal(inside[~changed.expand_as(ab)], ab[~changed.expand_as(ab)])
+    beyond = L_ab_to_raw_rgb(L, inside + 0.003 * ab)[changed.expand(-1, 3, -1, -1)].view(-1, 3)
+    assert ((beyond < -1e-4) | (beyond > 1 + 1e-4)).any(1).all()
+    assert to_photo(L, ab).dtype == torch.uint8 and (to_photo(L, ab) / 255 - raw).abs().max() < 0.003
 
 
 def test_rgb_stays_in_range_however_far_out_of_gamut():
@@ -99,16 +141,16 @@ def test_8bit_rounding_is_what_a_file_holds():
     assert np.abs(to_8bit(rgb).numpy() * 255 - as_bytes).max() < 1e-4
 
 
-def test_colorfulness_follows_the_papers_formula():
+@pytest.mark.parametrize(("measure", "absolute"), [(colorfulness, False), (ddcolor_cf, True)])
+def test_colorfulness_follows_its_formula(measure, absolute):
     photos = np.random.randint(0, 256, (4, 20, 30, 3)) * np.array([1.0, 0.8, 0.3])
     wanted = []
     for photo in photos:
         red, green, blue = photo[..., 0], photo[..., 1], photo[..., 2]
         rg, yb = red - green, 0.5 * (red + green) - blue
-        spread, offset = np.hypot(rg.std(), yb.std()), np.hypot(rg.mean(), yb.mean())
-        wanted.append(spread + 0.3 * offset)
-    ours = colorfulness(torch.tensor(photos / 255).permute(0, 3, 1, 2)).numpy()
-    assert np.allclose(ours, wanted, rtol=1e-4)
+        rg, yb = (np.abs(rg), np.abs(yb)) if absolute else (rg, yb)
+        wanted.append(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+    assert np.allclose(measure(torch.tensor(photos / 255).permute(0, 3, 1, 2)).numpy(), wanted, rtol=1e-4)
 
 
 def test_gray_has_no_colorfulness_and_pure_red_has_a_known_one():

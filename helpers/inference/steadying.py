@@ -3,45 +3,83 @@
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.data.flow import motion, trusted, warp
 from helpers.files import locked, refuse_another, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.film import FORMATS, LOOK, Film, find_cuts, join, write_film
 from helpers.inference.user_hints import Hint
 
-MEMORY = 100_000_000  # bytes that the frames of a chunk may take
-LONGEST = 48  # frames of a chunk
-AHEAD = 16  # frames after a chunk that its colors come from too
-BATCH = 8  # frames that the network sees at a time
-BACK = 500  # frames that a hint goes back to before its own
+SMALLEST = 32  # pixels on a side that OpenCV's flow needs
+MEMORY = 100_000_000  # bytes for the frames of a chunk
+LONGEST = 48  # frames of a chunk, at most
+AHEAD = 16  # frames after a chunk that its colors also depend on
+BATCH = 8  # frames per batch
+BACK = 500  # frames that a hint travels backward, at most
+
+
+def motion(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return the optical flow from a gray frame (H, W) uint8 to another: (H, W, 2), x and y in pixels.
+
+    OpenCV's dense inverse search (Kroeger et al. 2016, arXiv 1603.03590).
+    """
+    height, width = here.shape
+    pad = max(0, SMALLEST - height), max(0, SMALLEST - width)
+    here, there = (np.pad(frame, ((0, pad[0]), (0, pad[1])), mode="edge") for frame in (here, there))
+    finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return finder.calc(here, there, None)[:height, :width]
+
+
+def warp(maps: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Return maps (H, W) or (H, W, C), float32, sampled where the flow (H, W, 2) points."""
+    height, width = flow.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    places = columns + flow[..., 0], rows + flow[..., 1]
+    return cv2.remap(maps, *places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def trusted(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Return a mask (H, W), float32: 1 where a flow can be trusted, given the flow in the other direction.
+
+    Untrusted are pixels that do not return to themselves (occluded), motion borders, and flow from outside the frame
+    (Ruder et al. 2016, arXiv 1604.08610; Lai et al. 2018, arXiv 1808.00449).
+    """
+    returned, length = warp(back, flow), np.square(flow).sum(2)
+    occluded = np.square(flow + returned).sum(2) > 0.01 * (length + np.square(returned).sum(2)) + 0.5
+    slope = sum(np.square(np.gradient(flow[..., i], axis=j)) for i in (0, 1) for j in (0, 1))
+    border = slope > 0.01 * length + 0.002
+    height, width = flow.shape[:2]
+    rows, columns = np.mgrid[:height, :width]
+    x, y = columns + flow[..., 0], rows + flow[..., 1]
+    outside = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
+    return (~(occluded | border | outside)).astype(np.float32)
 
 
 @dataclass
 class Shot:
-    """Where the colors of a shot stand: the last frame as gray pixels (h, w), uint8, and its ab (h, w, 2), float32."""
+    """The state of a shot: its last frame as gray pixels (h, w), uint8, and as ab (h, w, 2), float32."""
 
     gray: np.ndarray
     ab: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write it to a file."""
+        """Write the state to a file."""
         with path.open("wb") as file:
             np.savez(file, gray=self.gray, ab=self.ab)
 
     @classmethod
     def load(cls, path: Path) -> "Shot":
-        """Read it from a file."""
+        """Read the state from a file."""
         with np.load(path) as stored:
             return cls(stored["gray"], stored["ab"])
 
@@ -55,12 +93,12 @@ def steady(
     backward: bool = True,
     ahead: int = 0,
 ) -> tuple[list[np.ndarray], Shot]:
-    """Return steadied colors of frames that follow each other, and where the last one stands, for the next call.
+    """Return steadied colors of consecutive frames, and the state of the last one for the next call.
 
-    grays: (h, w) uint8; colors: ab (h, w, 2), float32, frame by frame; cuts: frames at which nothing is carried over;
-    before: where the frame before the first stands. Where the flow can be trusted, `weight` of a color is what came
-    along from the frame before; backward: then once more from the frame after. ahead: of the last so many frames the
-    others profit, but they are not returned.
+    grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: the state of the frame
+    before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's and
+    the rest its own; backward: then again from the next frame's. ahead: the number of last frames that are used but not
+    returned.
     """
     flows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     made: list[np.ndarray] = []
@@ -80,17 +118,17 @@ def steady(
 
 
 def mixed(ab: np.ndarray, other: np.ndarray, flow: np.ndarray, back: np.ndarray, weight: float) -> np.ndarray:
-    """Return ab (h, w, 2) mixed with another frame's where the flow to it, and back, can be trusted."""
+    """Return ab (h, w, 2) mixed with another frame's, where the flow to it and back can be trusted."""
     share = weight * trusted(flow, back)[..., None]
     return (1 - share) * ab + share * warp(other, flow)
 
 
 def travel(frames: Iterable[np.ndarray], starts: dict[int, list[Hint]], cuts: Sequence[int]) -> dict[int, list[Hint]]:
-    """Return the hints of each frame: each moves along the flow through its shot, both ways, until it is covered.
+    """Return the hints of each frame: each follows the flow through its shot, both ways, until it is occluded.
 
-    frames: gray (h, w) uint8; starts: the hints by the frame that they were said on, in those pixels.
+    frames: gray (h, w) uint8; starts: the hints by the number of their frame, in the pixels of these frames.
     """
-    said: dict[int, list[Hint]] = {}
+    traveling: dict[int, list[Hint]] = {}
     seen: deque[np.ndarray] = deque(maxlen=BACK)  # the shot so far
     alive: list[Hint] = []
     for number, gray in enumerate(frames):
@@ -104,37 +142,32 @@ def travel(frames: Iterable[np.ndarray], starts: dict[int, list[Hint]], cuts: Se
         for i in range(len(seen) - 1, 0, -1):
             if not (back := moved(back, seen[i], seen[i - 1])):
                 break
-            said.setdefault(number - len(seen) + i, []).extend(back)
-        said.setdefault(number, []).extend(alive)
-    return said
+            traveling.setdefault(number - len(seen) + i, []).extend(back)
+        traveling.setdefault(number, []).extend(alive)
+    return traveling
 
 
 def moved(hints: Sequence[Hint], here: np.ndarray, there: np.ndarray) -> list[Hint]:
-    """Return hints on the next frame, gray (h, w) uint8: those that can be followed to it."""
+    """Return those hints that can be followed to the next frame, gray (h, w) uint8."""
     flow, back, (height, width) = motion(here, there), motion(there, here), here.shape
     found = []
     for hint in hints:
         row, column = min(round(hint.y), height - 1), min(round(hint.x), width - 1)
         x, y = hint.x + float(flow[row, column, 0]), hint.y + float(flow[row, column, 1])
         inside = 0 <= x <= width - 1 and 0 <= y <= height - 1
-        if inside and np.linalg.norm(flow[row, column] + back[round(y), round(x)]) < 1.5:  # it comes back to itself
+        if inside and np.linalg.norm(flow[row, column] + back[round(y), round(x)]) < 1.5:  # it returns to itself
             found.append(Hint(x, y, hint.color))
     return found
 
 
-def plan(
-    film: Film, hints: Sequence[Hint], beat: Callable[[], None] = lambda: None
-) -> tuple[list[int], dict[int, list[Hint]]]:
+def plan(film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
     """Return the frames that begin a shot, and the hints of each frame, in the film's pixels.
 
-    Raises ValueError for a hint that is said after the film's end.
+    Raises ValueError for a hint given after the film's end.
     """
 
     def _looked_at(title: str) -> Iterator[np.ndarray]:
-        for number, (_, gray) in enumerate(tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame")):
-            if number % 100 == 0:
-                beat()
-            yield gray
+        yield from (gray for _, gray in tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame"))
 
     cuts = find_cuts(_looked_at("cuts"), film.rate)
     if not hints:
@@ -144,24 +177,29 @@ def plan(
     for hint in hints:
         off = [abs(time - times[0] - hint.at) for time in times]
         if times[0] + hint.at > times[-1] + 1:
-            raise ValueError(f"a hint is said at {hint.at:g} s, and the film ends at {times[-1] - times[0]:.2f} s")
+            raise ValueError(f"a hint is given at {hint.at:g} s, but the film ends at {times[-1] - times[0]:.2f} s")
         starts.setdefault(off.index(min(off)), []).append(Hint(hint.x / share, hint.y / share, hint.color))
-    said = travel(_looked_at("hints"), starts, cuts)
-    return cuts, {n: [Hint(share * hint.x, share * hint.y, hint.color) for hint in some] for n, some in said.items()}
+    traveling = travel(_looked_at("hints"), starts, cuts)
+    return cuts, {
+        n: [Hint(share * hint.x, share * hint.y, hint.color) for hint in some] for n, some in traveling.items()
+    }
 
 
 @torch.inference_mode()
 def paint(
     colorizer: Colorizer, frames: Sequence[np.ndarray], options: Options, hints: Sequence[Sequence[Hint]]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-    """Return frames as they are prepared (H, W, 3), and as the network sees them, gray and ab, each by itself."""
+    """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
     prepared = [colorizer.prepare(rgb, options) for rgb in frames]
     colors: list[Tensor] = []
     for start in range(0, len(prepared), BATCH):
         batch = [L for _, L, _ in prepared[start : start + BATCH]]
         if any(hints[start : start + BATCH]):
-            said = hints[start : start + BATCH]
-            colors += [colorizer.colors(L, options, own, prepared[0][2]) for L, own in zip(batch, said, strict=True)]
+            traveling = hints[start : start + BATCH]
+            colors += [
+                colorizer.predict_colors(L, options, own, prepared[0][2])
+                for L, own in zip(batch, traveling, strict=True)
+            ]
         else:
             colors += [*colorizer.predict(torch.cat(batch), options.flip) * options.saturation]
     grays = [((L[0, 0] + 1) * 127.5).round().byte().numpy() for _, L, _ in prepared]
@@ -173,50 +211,57 @@ def colorize_film(
     target: Path | str,
     colorizer: Colorizer | None = None,
     hints: Sequence[Hint] = (),
-    beat: Callable[[], None] = lambda: None,
     **options: Any,
-) -> Path:
+) -> list[str]:
     """Colorize a film into another file, .mp4 or .mkv, with its own times and sound; options: see `Options`.
 
-    hints: colors for places, each at its time, see `Hint`; beat: called now and then. A call that was killed goes on at
-    its last whole chunk. Raises ValueError for what is no film, or was begun in another way, FileExistsError for a
-    target that is there, BlockingIOError when another program makes it.
+    hints: colors for places, each at its time, see `Hint`. Returns a sentence for each thing that the target cannot
+    hold. A stopped call continues after its last complete chunk. Raises ValueError for a faulty film or one begun with
+    other settings, FileExistsError for an existing target, OSError if it cannot be written, BlockingIOError if another
+    program is making it.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    kind, film = target_format(target), Film(source)
-    colorizer = colorizer or Colorizer()
+    suffix = checked_suffix(target)
+    film, colorizer = Film(source), colorizer or Colorizer()
     options, work = colorizer.options(**options), target.with_name(f".{target.name}.parts")
     options.refuse_large(film.height, film.width)
     refuse_hints(hints, film, colorizer)
-    with locked(work) as heartbeat:
-        for note in [] if list(work.glob("*.nut")) else work.glob("*.json"):  # nothing is lost yet
-            note.unlink()
+    lost: list[str] = []
+    with locked(work):
+        for note in [] if list(work.glob("*.nut")) else work.glob("*.json"):  # nothing is colored yet
+            if note.name != "lock.json":
+                note.unlink()
         made = colorizer.made_with(options) | {"film": str(source.resolve()), "size": source.stat().st_size}
         refuse_another(work, made | {"hints": [asdict(hint) for hint in hints]}, {})
-        chunks = list(chunked(film, work, colorizer, options, hints, lambda: (heartbeat(), beat())))
-        left_out: list[str] = []
-        write_atomically(target, lambda path: left_out.extend(join(chunks, film, path, kind)))
+        try:
+            chunks = list(chunked(film, work, colorizer, options, hints))
+            write_atomically(target, lambda path: lost.extend(join(chunks, film, path, suffix)))
+        except KeyboardInterrupt:
+            print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
+            raise
+        except OSError as error:
+            if isinstance(error.__cause__, ValueError):  # the film's fault, not the target's
+                raise ValueError(str(error.__cause__)) from error
+            raise
     shutil.rmtree(work)
-    if left_out:
-        print(f"{target} has no {' and no '.join(left_out)}, which {target.suffix} cannot hold; .mkv can hold more")
-    return target
+    return lost
 
 
 def refuse_hints(hints: Sequence[Hint], film: Film, colorizer: Colorizer) -> None:
-    """Raise ValueError for hints that lie outside a film, or that a colorizer cannot follow."""
+    """Raise ValueError for hints outside a film, or if the colorizer takes none."""
     if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
         raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
     if hints and not colorizer.takes_hints:
         raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
 
 
-def target_format(target: Path) -> str:
-    """Return the format that a film is to be written in; raises ValueError or FileExistsError where it cannot be."""
+def checked_suffix(target: Path) -> str:
+    """Return the ending of a film to write; raises ValueError or FileExistsError if it cannot be written."""
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{target}: name a film that ends in {' or '.join(FORMATS)}")
     if target.exists():
         raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
-    return FORMATS[target.suffix.lower()]
+    return target.suffix.lower()
 
 
 def painted(
@@ -224,27 +269,23 @@ def painted(
     first: int,
     colorizer: Colorizer,
     options: Options,
-    said: dict[int, list[Hint]],
-    beat: Callable[[], None],
+    traveling: dict[int, list[Hint]],
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield a film's frames from one on: time, pixels (H, W, 3), and what `paint` makes of it, gray and ab."""
+    """Yield a film's frames from number `first` on: time, pixels (H, W, 3), gray and ab, see `paint`."""
     frames = islice(enumerate(film.frames()), first, None)
     while some := list(islice(frames, BATCH)):
-        beat()
         numbers, times, pixels = [i for i, _ in some], [time for _, (time, _) in some], [rgb for _, (_, rgb) in some]
-        yield from zip(times, *paint(colorizer, pixels, options, [said.get(i, []) for i in numbers]), strict=True)
+        yield from zip(times, *paint(colorizer, pixels, options, [traveling.get(i, []) for i in numbers]), strict=True)
 
 
-def chunked(
-    film: Film, work: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint], beat: Callable[[], None]
-) -> Iterator[Path]:
-    """Yield the chunks of a film in color, files in a folder; those that are there already are not made again."""
-    cuts, said = kept_plan(work / "plan.json", film, hints, beat)
+def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint]) -> Iterator[Path]:
+    """Yield the chunks of a film in color, files in a folder; existing ones are not made again."""
+    cuts, traveling = saved_plan(work / "plan.json", film, hints)
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
     done = next(number for number in count() if not (work / f"{number:06}.nut").exists())
     yield from (work / f"{number:06}.nut" for number in range(done))
-    frames = painted(film, done * length, colorizer, options, said, beat)
+    frames = painted(film, done * length, colorizer, options, traveling)
     waiting: list[tuple] = []
     with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
         for number in count(done):
@@ -268,13 +309,11 @@ def chunked(
             yield chunk
 
 
-def kept_plan(
-    file: Path, film: Film, hints: Sequence[Hint], beat: Callable[[], None]
-) -> tuple[list[int], dict[int, list[Hint]]]:
-    """Return what `plan` does, made once and kept in a file."""
+def saved_plan(file: Path, film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
+    """Return the result of `plan`, computed once and saved in a file."""
     if not file.exists():
-        cuts, said = plan(film, hints, beat)
-        told = {"cuts": cuts, "hints": {number: [asdict(hint) for hint in some] for number, some in said.items()}}
-        write_atomically(file, lambda path: path.write_text(json.dumps(told)))
-    told = json.loads(file.read_text())
-    return told["cuts"], {int(number): [Hint(**hint) for hint in some] for number, some in told["hints"].items()}
+        cuts, traveling = plan(film, hints)
+        found = {"cuts": cuts, "hints": {number: [asdict(hint) for hint in some] for number, some in traveling.items()}}
+        write_atomically(file, lambda path: path.write_text(json.dumps(found)))
+    found = json.loads(file.read_text())
+    return found["cuts"], {int(number): [Hint(**hint) for hint in some] for number, some in found["hints"].items()}

@@ -9,12 +9,12 @@ from typing import Self
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import ImageColor
 from torch import Tensor, nn
 
-from helpers.color import rgb_to_L_ab
+from helpers.color import rgb_to_L_ab, to_photo
 from helpers.data.photos import to_tensor
-from helpers.inference.upscaling import to_photo
 
 SIDE = 5  # pixels, as the network sees them, of the square that a point stands for
 PAINTED = 0.2  # share of a pixel, as the network sees it, that a stroke has to cover
@@ -22,10 +22,10 @@ PAINTED = 0.2  # share of a pixel, as the network sees it, that a stroke has to 
 
 @dataclass(frozen=True)
 class Hint:
-    """A color for a place of a photo: x and y in its pixels, from the upper left; color as "#rrggbb" or by its name.
+    """A color for a place of a photo: x and y in pixels from the upper left, color as "#rrggbb" or a name.
 
-    Only hue and chroma of the color count, the lightness is the photo's own. at: seconds into a film, where it is said.
-    Raises ValueError for what is no color.
+    Only its hue and chroma count; the lightness is the photo's. at: seconds into a film. Raises ValueError for a text
+    that is no color.
     """
 
     x: float
@@ -43,7 +43,7 @@ class Hint:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the hint that a text X,Y,COLOR or X,Y,COLOR@SECONDS means; raises ValueError for another text."""
+        """Return the hint of a text X,Y,COLOR or X,Y,COLOR@SECONDS; raises ValueError for any other text."""
         x, _, rest = text.partition(",")
         y, _, rest = rest.partition(",")
         color, _, at = rest.partition("@")
@@ -59,10 +59,10 @@ def read_hints(path: Path | str) -> list[Hint]:
     Raises FileNotFoundError, and ValueError that names the file for one that holds something else.
     """
     try:
-        return [Hint(**hint) for hint in json.loads(Path(path).read_text())]
+        return [Hint(**hint) for hint in json.loads(Path(path).read_text("utf-8-sig"))]
     except (TypeError, ValueError) as error:
-        told = 'it must be a list such as [{"x": 120, "y": 80, "color": "#c03020"}]'
-        raise ValueError(f"{path} holds no hints: {error}; {told}") from error
+        example = 'it must be a list such as [{"x": 120, "y": 80, "color": "#c03020"}]'
+        raise ValueError(f"{path} holds no hints: {error}; {example}") from error
 
 
 def ab_of_color(color: str) -> Tensor:
@@ -71,16 +71,17 @@ def ab_of_color(color: str) -> Tensor:
     return rgb_to_L_ab(rgb)[1].flatten()
 
 
-def hint_maps(hints: Sequence[Hint | np.ndarray], photo: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Return hints on a photo of (H, W) pixels as maps (1, 3, h, w) of the `size` (h, w) that the network sees.
+def hint_maps(hints: Sequence[Hint | np.ndarray | Tensor], photo: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return the hints on a photo of (H, W) pixels as maps (1, 3, h, w) of the network's input `size` (h, w).
 
-    hints: points, and layers of brush strokes, uint8 (any height, any width, 4) with opacity last, laid over the whole
-    photo; later ones lie over earlier ones. Raises ValueError for a point outside the photo.
+    hints: points, layers of brush strokes over the whole photo, uint8 (any height, any width, 4) with opacity last, or
+    maps (1, 3, any height, any width) with weights; later ones replace earlier ones. Raises ValueError for a point
+    outside the photo.
     """
     maps = torch.zeros(1, 3, *size)
     for hint in hints:
-        if isinstance(hint, np.ndarray):
-            painted = stroke_maps(hint, size)
+        if not isinstance(hint, Hint):
+            painted = stroke_maps(hint, size) if isinstance(hint, np.ndarray) else F.interpolate(hint, size)
             maps = torch.where(painted[:, 2:] > 0, painted, maps)
             continue
         if not (0 <= hint.x < photo[1] and 0 <= hint.y < photo[0]):
@@ -93,10 +94,10 @@ def hint_maps(hints: Sequence[Hint | np.ndarray], photo: tuple[int, int], size: 
 
 
 def likely_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, x: int, y: int) -> list[str]:
-    """Return colors, as "#rrggbb", that a place of a photo may have: the one it came out in, then common ones.
+    """Return likely colors for a place of a photo, as "#rrggbb": the predicted one, then common ones.
 
-    photo, colored: uint8 (H, W, 3). Common are those that the photos which the generator learned from had most at such
-    a height and lightness; a generator that carries no palette proposes none.
+    photo, colored: uint8 (H, W, 3). Common colors are the most frequent ones of the training photos at that height and
+    lightness; a generator without a palette proposes none.
     """
     own = to_tensor(colored[y : y + 1, x : x + 1])
     palette, (L, ab) = getattr(generator, "palette", None), rgb_to_L_ab(to_tensor(photo[y : y + 1, x : x + 1]))
@@ -110,9 +111,9 @@ def likely_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, 
 
 
 def stroke_maps(layer: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Return a layer of brush strokes, uint8 (H, W, 4), as hints (1, 3, h, w): the mean color of what is painted.
+    """Return a layer of brush strokes, uint8 (H, W, 4), as hints (1, 3, h, w) of their mean colors.
 
-    A brush's border is half transparent, and belongs to the stroke where its opacity is above a half.
+    The soft border of a brush counts as painted if its opacity is above one half.
     """
     painted = torch.from_numpy(layer[..., 3] > 127).float()
     ab = rgb_to_L_ab(to_tensor(np.ascontiguousarray(layer[..., :3])))[1][0]

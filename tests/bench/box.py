@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, paths_in
-from torch import Tensor, nn
 from tools import train_box
+from torch import Tensor, nn
 
 from helpers import workspace
 from helpers.color import colorfulness, rgb_to_L_ab

@@ -8,7 +8,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,60 +19,15 @@ import torch
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from common import Photos, peak_memory, photos_of_skimage, squares, write_photos
+from ours import UNMEASURED, endless, new_trainer, settings, timed
 from plain import PlainTraining
 
 from helpers import workspace
-from helpers.config import Config
-from helpers.data.batches import augmentations
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.folder import colorize_file, colorize_folder
-from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
 from helpers.runs import save_network
-from helpers.training import losses
-from helpers.training.trainer import Trainer
-
-UNMEASURED = 2  # steps at the start, in which memory is allocated and kernels are chosen
-
-
-def settings(**changes: Any) -> Config:
-    """Return the report's recipe, with networks that need no download."""
-    return Config(profile="paper", **{"encoder_weights": None, "lpips_weights": None} | changes)
-
-
-def new_trainer(cfg: Config, photos: Any, adversarial: bool, with_lpips: bool = True) -> Trainer:
-    """Return the series' trainer for a phase, with new networks."""
-    accelerator = workspace.make_accelerator(cfg.precision)
-    perceptual = losses.Perceptual(None).to(accelerator.device)
-    terms = losses.generator_terms(cfg, perceptual) if adversarial else [losses.color_term(cfg)]
-    terms = [term for term in terms if with_lpips or term.name != perceptual.name]
-    parts = Generator(**cfg.generator()), terms, photos, augmentations(cfg), perceptual
-    lr = cfg.adversarial_lr if adversarial else cfg.warmup_lr
-    return Trainer(cfg, accelerator, *parts, Discriminator() if adversarial else None, epochs=1, lr=lr)
-
-
-def wait() -> None:
-    """Let a GPU finish what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def endless(batches: Iterable) -> Iterator[tuple]:
-    """Yield the batches of one epoch after another, each as the arguments of a step."""
-    while True:
-        yield from ((batch,) for batch in batches)
-
-
-def timed(step: Callable, batches: Iterable[tuple], batch_size: int) -> dict[str, float]:
-    """Return the photos per second of `step(*batch)` over batches, of which the first are not measured."""
-    for i, batch in enumerate(batches):
-        step(*batch)
-        if i == UNMEASURED - 1:
-            wait()
-            started = time.perf_counter()
-    wait()
-    return {"photos/s": batch_size * (i + 1 - UNMEASURED) / (time.perf_counter() - started)}
 
 
 def train(folder: str, way: str = "ours", phase: str = "warmup", steps: int = 6, **changes: Any) -> dict[str, float]:

@@ -28,7 +28,7 @@ from skimage import data
 from superres import peak_memory, table_of
 
 from helpers.color import rgb_to_L_ab
-from helpers.data.flow import motion, trusted
+from helpers.inference.steadying import motion, trusted
 from helpers.data.photos import read_rgb, to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference import steadying as video

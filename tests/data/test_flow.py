@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage.data import coffee
 
-from helpers.data.flow import motion, trusted, warp
+from helpers.inference.steadying import motion, trusted, warp
 from bench.measures import pan
 
 

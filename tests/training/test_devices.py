@@ -1,0 +1,141 @@
+"""What keeps a GPU busy: no step copies anything from the CPU to the device, or waits for a value of it.
+
+The device is "meta" here: it computes shapes alone, refuses to be read, and shows what comes to it from the CPU.
+"""
+
+import traceback
+from contextlib import nullcontext
+from copy import deepcopy
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from helpers.models.discriminator import Discriminator
+from helpers.models.generator import Generator
+from helpers.models.srresnet import SRResNet
+from helpers.training.losses import LossTerm, gan_loss, generator_terms
+from helpers.training.tasks import HintedColorization, SuperResolution
+
+META = torch.device("meta")
+MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)  # of Python's numbers and lists
+
+
+def kinds(things, device):
+    """Return whether there is a tensor of more than one number on a device."""
+    return any(
+        isinstance(thing, Tensor) and thing.device.type == device and thing.ndim for thing in tree_leaves(things)
+    )
+
+
+class Copies:
+    """Collects the lines of code that copy from the CPU to the device, while it is switched on."""
+
+    def __init__(self):
+        self.lines = set()
+
+    def note(self):
+        stack = [frame for frame in traceback.extract_stack() if "/helpers/" in frame.filename]
+        self.lines.add(
+            f"{stack[-1].filename.rsplit('/helpers/')[1]}:{stack[-1].lineno} {stack[-1].line}" if stack else "?"
+        )
+
+
+class Makers(TorchFunctionMode):
+    """Notes tensors that are made of Python's numbers, and indexing by lists."""
+
+    def __init__(self, copies):
+        self.copies = copies
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **kwargs or {})
+        by_list = function is Tensor.__getitem__ and any(
+            isinstance(part, list) for part in tree_leaves(args, is_leaf=lambda x: isinstance(x, list))
+        )
+        if (function in MAKERS or by_list) and kinds(out, "meta"):
+            self.copies.note()
+        return out
+
+
+class Mixtures(TorchDispatchMode):
+    """Notes operations that take a tensor of the CPU to the device."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.copies = copies
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **kwargs or {})
+        if kinds((args, kwargs), "cpu") and kinds(out, "meta"):
+            self.copies.note()
+        return out
+
+
+def copies_of(task):
+    found = Copies()
+    with Makers(found), Mixtures(found):
+        task()
+    return found.lines
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.tensor([1.0, 2.0], device=META),
+        lambda x: torch.tensor([1.0, 2.0]).to(META),
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.tensor([0, 1])],
+    ],
+)
+def test_the_spy_sees_a_copy(make):
+    x = torch.zeros(3, device=META)
+    assert copies_of(lambda: make(x)) and not copies_of(lambda: 2.0 * x[1:].clamp(min=0.5))
+    with pytest.raises(RuntimeError, match="meta"):
+        x.sum().item()
+
+
+@pytest.fixture
+def on_meta(make, monkeypatch):
+    """Return a function that gives the copies of a trainer's second batch and step."""
+    monkeypatch.setattr(Accelerator, "device", META)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it does not know this device
+
+    def _copies(**options):
+        sgd = {"optimizer": torch.optim.SGD}  # Adam's fused kernels do not run there
+        trainer = make(**sgd | options)
+        batches, steps = iter(trainer.batches), []
+        trainer.training_step(next(batches))
+        return copies_of(lambda: steps.append(trainer.training_step(next(batches))))
+
+    return _copies
+
+
+def colorizer():
+    return Generator("test_efficientnet", None, res_blocks=1, bottleneck="attention", attention_at=8)
+
+
+def test_no_step_of_the_warmup_copies(on_meta):
+    assert not on_meta(adversarial=False, generator=colorizer(), augment=[])
+
+
+def test_no_adversarial_step_copies(on_meta, perceptual, cfg):
+    terms = generator_terms(cfg, deepcopy(perceptual).to(META))
+    assert not on_meta(terms=terms, generator=colorizer(), discriminator=Discriminator(), augment=[])
+
+
+def test_drawing_hints_does_not_copy():
+    """Attention to hints then reads how many there are, once per step."""
+    rgb, task = torch.rand(4, 3, 64, 64, device=META), HintedColorization()
+    task.batch(rgb)
+    assert not copies_of(lambda: task.batch(rgb))
+
+
+def test_no_step_of_super_resolution_copies(on_meta):
+    terms = [LossTerm("GAN", 1.0, gan_loss), LossTerm("L1", 1.0, lambda p: (p.L - p.L_pred).abs().mean())]
+    task = SuperResolution("superres_gan")
+    assert not on_meta(terms=terms, generator=SRResNet(1), discriminator=Discriminator(1), augment=[], task=task)
