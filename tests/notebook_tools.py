@@ -1,5 +1,6 @@
 """Reading a notebook of the series, changing a cell of a copy as a student would, and running it."""
 
+import ast
 import json
 import os
 import re
@@ -13,8 +14,6 @@ from nbclient.exceptions import CellExecutionError
 from safetensors import safe_open
 
 PROJECT = Path(__file__).resolve().parent.parent
-# notebook 03 makes its network so
-MADE = "generator = start.load(start.phases()[-1]) if start else Generator(**cfg.generator())"
 
 
 def read(name):
@@ -22,23 +21,38 @@ def read(name):
     return nbformat.read(PROJECT / "notebooks" / f"{name}.ipynb", as_version=4)
 
 
-def edit(notebook, old, new):
-    """Replace `old` by `new` in the one code cell that holds it; fails unless there is exactly one."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and old in cell.source]
-    assert len(cells) == 1, f"{len(cells)} code cells hold {old!r}"
-    cells[0].source = cells[0].source.replace(old, new)
+def code_of(notebook):
+    """Return the code cells."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def training_cell(notebook):
+    """Return the first code cell that calls `Trainer`."""
+    return next(cell for cell in code_of(notebook) if re.search(r"(?<!import )\bTrainer\(", cell.source))
+
+
+def before_training(notebook, source):
+    """Insert a cell in front of the one that calls `Trainer`: it may exchange what that one is given."""
+    notebook.cells.insert(notebook.cells.index(training_cell(notebook)), nbformat.v4.new_code_cell(source))
     return notebook
 
 
-def uncomment(notebook, line, new=None):
-    """Switch on a suggestion of the configuration cell, such as "size=128,", perhaps with another value."""
-    return edit(notebook, f"# {line}", new or line)
+def after_imports(notebook, source):
+    """Insert a cell behind the first one that imports the helpers."""
+    first = next(cell for cell in code_of(notebook) if re.search(r"^from helpers", cell.source, re.M))
+    notebook.cells.insert(notebook.cells.index(first) + 1, nbformat.v4.new_code_cell(source))
+    return notebook
 
 
-def before(notebook, text):
-    """Return a notebook without its cells from the first code cell that holds `text` on."""
-    end = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and text in cell.source)
-    notebook.cells = notebook.cells[:end]
+def with_arguments(notebook, **arguments):
+    """Give `Trainer` other keyword arguments, a dict of name -> source text."""
+    cell = training_cell(notebook)
+    tree = ast.parse(cell.source)
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    call = next(call for call in calls if getattr(call.func, "id", "") == "Trainer")
+    call.keywords = [keyword for keyword in call.keywords if keyword.arg not in arguments]
+    call.keywords += [ast.keyword(name, ast.parse(text, mode="eval").body) for name, text in arguments.items()]
+    cell.source = ast.unparse(ast.fix_missing_locations(tree))
     return notebook
 
 
@@ -53,32 +67,25 @@ def run(notebook, workspace, folder=PROJECT / "notebooks", **variables):
 
 
 def printed(notebook):
-    """Return all that the cells of a notebook printed."""
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    """Return everything that the cells of a notebook printed."""
+    outputs = [output for cell in code_of(notebook) for output in cell.outputs]
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
-def metadata(workspace, phase, run="smoke"):
-    with safe_open(workspace / f"runs/{run}/{phase}.safetensors", "pt") as file:
-        told = file.metadata()
-    return told | {name: json.loads(told[name]) for name in ("arguments", "config")}
-
-
-def table(workspace, name, run="smoke"):
-    return pd.read_csv(workspace / f"runs/{run}/{name}.csv")
-
-
-def refused(notebook, workspace, error):
-    """Run a notebook that has to stop with an error; return what it said."""
+def refused(notebook, workspace, error, **variables):
+    """Run a notebook that has to stop with an error; return its message."""
     with pytest.raises(CellExecutionError, match=error) as caught:
-        run(notebook, workspace)
+        run(notebook, workspace, **variables)
     return re.sub(r"\x1b\[[0-9;]*m", "", str(caught.value))
 
 
-def with_class(name, source, after="from helpers"):
-    """A notebook in which a student has written a class in a cell of its own, behind the imports."""
-    notebook = read(name)
-    last = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code" and after in cell.source)
-    imports = "import torch\nfrom helpers.models.generator import Generator\n"
-    notebook.cells.insert(last + 1, nbformat.v4.new_code_cell(imports + source))
-    return notebook
+def metadata(workspace, phase, run="smoke"):
+    """Return what a weights file says about its network."""
+    with safe_open(workspace / f"runs/{run}/{phase}.safetensors", "pt") as file:
+        found = file.metadata()
+    return found | {name: json.loads(found[name]) for name in ("arguments", "config")}
+
+
+def table(workspace, name, run="smoke"):
+    """Return a table of a run, such as "warmup_history"."""
+    return pd.read_csv(workspace / f"runs/{run}/{name}.csv")

@@ -37,15 +37,18 @@ RECORD, SKIPPED = "colorized.jsonl", "skipped.csv"
 PREDICTING = threading.Lock()  # photos are read and written in parallel, but predicted one at a time
 
 
-def target_of(path: Path, file_format: str = "") -> str:
-    """Return the name of a file's colorized version: in "jpeg", "png", or with "" in its own format if possible."""
+def target_of(path: Path, name: str = "", file_format: str = "") -> str:
+    """Return the name of a file's colorized version: in "jpeg", "png", or with "" in its own format if possible.
+
+    name: to use in place of the file's own.
+    """
     suffix = path.suffix.lower()
     if suffix in film.SUFFIXES:
         ending = film.target_suffix(path)
     else:
         own = suffix if suffix in (*JPEG, ".png") else ".png"
         ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
-    return path.name if suffix == ending else path.name + ending
+    return (name or path.name) + ("" if suffix == ending else ending)
 
 
 def colorize_file(
@@ -138,11 +141,10 @@ def jobs_in(source: Path, target: Path, file_format: str) -> tuple[list[Job], li
             if suffix not in SUFFIXES | film.SUFFIXES:
                 others.append((relative.as_posix(), "skipped: not a kind of photo or film that can be read"))
                 continue
-            name, key = relative.parent / target_of(path, file_format), relative.as_posix()
             count = pages(path) if suffix in (".tif", ".tiff") else 1
             for page in range(count):
-                ending = f"-{page + 1}" if count > 1 else ""
-                jobs.append(Job(path, page, key + ending, name.with_stem(name.stem + ending)))
+                part = relative.with_stem(f"{relative.stem}-{page + 1}") if count > 1 else relative
+                jobs.append(Job(path, page, part.as_posix(), part.with_name(target_of(path, part.name, file_format))))
     return sorted(jobs, key=lambda job: job.is_film), others
 
 

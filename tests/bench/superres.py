@@ -15,7 +15,6 @@ import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
-from helpers.training.superres import SuperResolution, compress, gray_photo
 from measures import detail
 from torch import nn
 
@@ -29,6 +28,7 @@ from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import Run, runs
 from helpers.training.losses import Perceptual
+from helpers.training.tasks import SuperResolution, compress, gray_photo
 
 
 def judges():

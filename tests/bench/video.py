@@ -28,12 +28,12 @@ from skimage import data
 from superres import peak_memory, table_of
 
 from helpers.color import rgb_to_L_ab
-from helpers.inference.steadying import motion, trusted
 from helpers.data.photos import read_rgb, to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.film import Film, find_cuts
+from helpers.inference.steadying import motion, trusted
 
 MOVES = ({}, {"shift": (-1.5, 1), "zoom": -0.002, "turn": 0.4}, {"shift": (3, 0), "zoom": 0.004}, {"zoom": 0.006})
 KILLS = 20

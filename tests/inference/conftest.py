@@ -6,7 +6,7 @@ from browsing import CHROMIUM, PAINTS, QUIET
 from skimage.data import coffee
 
 from helpers.models.generator import Generator
-from helpers.training.hints import common_colors
+from helpers.training.tasks import common_colors
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,8 @@ def hinted_generator():
     generator = Generator(weights=None, res_blocks=0, hints=True)
     with torch.no_grad():
         generator.head.weight.mul_(5)
-        torch.nn.init.normal_(generator.encoder.hint_conv.weight, std=0.05)
+        for conv in generator.hint_convs:
+            torch.nn.init.normal_(conv.weight, std=0.05)
         generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
     generator.trained_size = 64
     return generator.eval()

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
-from helpers.inference.colorizer import Colorizer, Options, latest_weights, render, restore
+from helpers.inference.colorizer import Colorizer, Options, render, restore
 from helpers.runs import Run
 
 
@@ -117,7 +117,7 @@ def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_las
         run.path.mkdir(parents=True)
         for phase in phases:
             run.save(phase, loud_generator, cfg)
-        assert latest_weights() == run.file(phases[-1])
+        assert Colorizer().weights == run.file(phases[-1])
     colorizer = Colorizer()
     assert str(colorizer) == f"second/warmup.safetensors, trained at {cfg.size} px"
     assert colorizer.options().input_size == cfg.size

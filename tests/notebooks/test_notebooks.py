@@ -1,54 +1,29 @@
-"""What holds for every notebook: the same opening, no outputs, and a setup cell that finds its way anywhere."""
+"""What holds for every notebook: tidy cells, no name with two meanings, exercises, sources as they are, few words."""
 
 import ast
-import shutil
-import subprocess
-import sys
-import zipfile
+import importlib
+import re
 from collections import Counter
 
 import nbformat
 import pytest
-from IPython.core.inputtransformer2 import TransformerManager
-from notebook_tools import PROJECT, before, edit, printed, read, run
+from notebook_tools import PROJECT, code_of, read
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
-COLAB = """
-import sys, types
-from importlib.machinery import ModuleSpec
-stand_in = sys.modules["google.colab"] = types.ModuleType("google.colab")
-stand_in.__spec__ = ModuleSpec("google.colab", None)
-"""
-UPLOAD = """
-stand_in.files = types.SimpleNamespace(upload=lambda: {"my project (1).zip": b"..."})
-"""
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
+LESSONS = [name for name in SERIES if not name.startswith("00")]
+IDS = {"ids": lambda path: path.relative_to(PROJECT).as_posix()}
+WORDS, SOURCES = 10_000, 6  # in all of the series
 
 
-def code_cells(path):
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+def text_of(notebook):
+    """Return the prose of a notebook."""
+    return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-def setup_cell(name):
-    return next(cell.source for cell in read(name).cells if "REPOSITORY" in cell.source and cell.cell_type == "code")
-
-
-def on_colab(name, repository):
-    """Return a notebook with a stand-in for google.colab in front and the project's address filled in."""
-    notebook = edit(read(name), 'REPOSITORY = ""', f"REPOSITORY = {repository!r}")
-    notebook.cells.insert(0, nbformat.v4.new_code_cell(COLAB))
-    return notebook
-
-
-def test_all_notebooks_share_one_setup_cell_of_less_than_ten_lines():
-    setups = {code_cells(path)[0].source for path in PATHS}
-    assert len(setups) == 1
-    assert sum(bool(line.strip()) for line in setups.pop().splitlines()) < 10
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+@pytest.mark.parametrize("path", PATHS, **IDS)
 def test_notebook_is_tidy(path):
-    cells = code_cells(path)
+    cells = code_of(nbformat.read(path, as_version=4))
     assert all(not cell.outputs or "keep_output" in cell.metadata.get("tags", []) for cell in cells)
     assert max(len(cell.source.splitlines()) for cell in cells) <= 30
 
@@ -70,48 +45,50 @@ def bound(source):
     return names
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+@pytest.mark.parametrize("path", PATHS, **IDS)
 def test_no_name_means_two_things_in_one_notebook(path):
     """So that any cell can be run again after the last one."""
-    counts = Counter(name for cell in code_cells(path)[1:] for name in bound(cell.source))
+    cells = code_of(nbformat.read(path, as_version=4))
+    counts = Counter(name for cell in cells[1:] for name in bound(cell.source))
     assert {name for name, count in counts.items() if count > 1} == set()
 
 
-@pytest.mark.parametrize("name", SERIES)
-def test_every_notebook_of_the_series_has_a_solution_and_exercises(name):
-    text = "\n".join(cell.source for cell in read(name).cells)
-    assert 2 <= text.count("**Your turn ") <= 6
-    assert "to write.**" in text  # one of them checks itself
-    assert text.count("*Expect*") == text.count("**Your turn ")
-    assert (PROJECT / "notebooks" / "solutions" / f"{name}.ipynb").exists()
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_has_exercises_one_that_checks_itself_a_solution_a_summary_and_a_next(name):
+    notebook, solution = read(name), read(f"solutions/{name}")
+    assert "Your turn" in text_of(notebook) and "Summary" in text_of(notebook)
+    for each in (notebook, solution):
+        assert any(re.search(r"\bcheck\(", cell.source) for cell in code_of(each))
+    later = [other for other in SERIES if other > name]
+    assert not later or f"]({later[0]}.ipynb)" in text_of(notebook)
 
 
-@pytest.mark.parametrize("folder", [".", "notebooks", "notebooks/solutions"])
-def test_setup_finds_the_helpers_from(folder):
-    code = TransformerManager().transform_cell(setup_cell("01_dataset")) + "\nimport helpers; print(helpers.__file__)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT / folder, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == str(PROJECT / "helpers" / "__init__.py")
+def test_the_series_is_short():
+    words = {name: len(text_of(read(name)).split()) for name in SERIES}
+    assert sum(words.values()) <= WORDS, words
 
 
-def test_on_colab_the_setup_cell_fetches_the_project(tmp_path):
-    machine, workspace = tmp_path / "content", tmp_path / "workspace"
-    machine.mkdir()
-    notebook = on_colab("01_dataset", str(PROJECT))
-    notebook.cells.append(nbformat.v4.new_code_cell("print('helpers from', dataset.__file__)"))
-    output = printed(run(notebook, workspace, folder=machine))
-    assert f"helpers from {machine}/colorization/helpers" in output
+def shown_sources(notebook):
+    """Yield the cells that display source of the helpers, each with what it should display now."""
+    names = {}
+    for cell in code_of(notebook)[1:]:
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)) and "google" not in ast.unparse(node):
+                exec(ast.unparse(node), names)
+        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+        for call in calls:
+            if ast.unparse(call.func).removeprefix("workspace.") == "source":
+                yield (
+                    cell,
+                    importlib.import_module("helpers.workspace").source(
+                        *(eval(ast.unparse(argument), names) for argument in call.args)
+                    ),
+                )
 
 
-@pytest.mark.skipif(not shutil.which("unzip"), reason="Colab has unzip")
-@pytest.mark.parametrize("inside", ["", "name-main/"])  # as `git archive` packs a project, and as GitHub does
-def test_on_colab_without_an_address_the_project_is_uploaded_as_a_zip(tmp_path, inside):
-    with zipfile.ZipFile(tmp_path / "my project (1).zip", "w") as packed:
-        for path in (PROJECT / "helpers").rglob("*.py"):
-            packed.write(path, f"{inside}{path.relative_to(PROJECT)}")
-    notebook = before(on_colab("01_dataset", ""), "dataset.prepare")
-    notebook.cells[0].source += UPLOAD
-    notebook.cells.append(nbformat.v4.new_code_cell("print('helpers from', dataset.__file__)"))
-    output = printed(run(notebook, tmp_path / "workspace", folder=tmp_path))
-    assert f"helpers from {tmp_path}/colorization/{inside}helpers" in output
+def test_displayed_sources_are_few_and_what_the_helpers_hold_now():
+    shown = [pair for name in SERIES for pair in shown_sources(read(name))]
+    assert len(shown) <= SOURCES
+    for cell, source in shown:
+        kept = [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
+        assert not kept or kept == [source.data], cell.source

@@ -47,3 +47,32 @@ def test_a_hundred_thousand_files_are_listed(folder):
         for j in range(1000):
             (folder / str(i) / f"{j}.jpg").touch()
     assert len(list_photos(folder)) == 100_000
+
+
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    code = """
+import sys
+sys.path[:0] = [{tests!r}]
+import torch, films
+from helpers.inference import steadying as video
+from helpers.inference.colorizer import Colorizer
+from helpers.models.generator import Generator
+torch.manual_seed(0)
+video.LONGEST = 8
+path = films.write(sys.argv[1] + ".mp4", films.shots(*[int(sys.argv[2])]))
+colorizer = Colorizer(Generator(weights=None, res_blocks=0), "fp32")
+video.colorize_film(path, sys.argv[1] + "-out.mp4", colorizer, input_size=32)
+print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+"""
+    peaks = []
+    for count in (16, 300):
+        arguments = [
+            sys.executable,
+            "-c",
+            code.format(tests=str(PROJECT / "tests")),
+            str(tmp_path / f"{count}"),
+            str(count),
+        ]
+        env = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+        peaks.append(int(subprocess.run(arguments, env=env, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < 1.1 * peaks[0]

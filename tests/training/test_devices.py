@@ -25,61 +25,50 @@ META = torch.device("meta")
 MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)  # of Python's numbers and lists
 
 
-def kinds(things, device):
-    """Return whether there is a tensor of more than one number on a device."""
-    return any(
-        isinstance(thing, Tensor) and thing.device.type == device and thing.ndim for thing in tree_leaves(things)
-    )
+def on(device, things):
+    """Return whether a tensor of several numbers is on a device; a single number goes along with a kernel's call."""
+    return any(isinstance(x, Tensor) and x.ndim and x.device.type == device for x in tree_leaves(things))
 
 
-class Copies:
-    """Collects the lines of code that copy from the CPU to the device, while it is switched on."""
-
-    def __init__(self):
-        self.lines = set()
-
-    def note(self):
-        stack = [frame for frame in traceback.extract_stack() if "/helpers/" in frame.filename]
-        self.lines.add(
-            f"{stack[-1].filename.rsplit('/helpers/')[1]}:{stack[-1].lineno} {stack[-1].line}" if stack else "?"
-        )
+def here():
+    """Return the line of the helpers that is running."""
+    frames = [frame for frame in traceback.extract_stack() if "/helpers/" in frame.filename]
+    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line}" if frames else "a test"
 
 
 class Makers(TorchFunctionMode):
-    """Notes tensors that are made of Python's numbers, and indexing by lists."""
+    """Collects lines that make tensors of Python's numbers, or index by a list."""
 
-    def __init__(self, copies):
-        self.copies = copies
+    def __init__(self, lines):
+        self.lines = lines
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **kwargs or {})
-        by_list = function is Tensor.__getitem__ and any(
-            isinstance(part, list) for part in tree_leaves(args, is_leaf=lambda x: isinstance(x, list))
-        )
-        if (function in MAKERS or by_list) and kinds(out, "meta"):
-            self.copies.note()
+        by_list = function is Tensor.__getitem__ and "[" in repr(args[1])
+        if (function in MAKERS or by_list) and on("meta", out):
+            self.lines.add(here())
         return out
 
 
 class Mixtures(TorchDispatchMode):
-    """Notes operations that take a tensor of the CPU to the device."""
+    """Collects lines whose operations take a tensor from the CPU to the device."""
 
-    def __init__(self, copies):
+    def __init__(self, lines):
         super().__init__()
-        self.copies = copies
+        self.lines = lines
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **kwargs or {})
-        if kinds((args, kwargs), "cpu") and kinds(out, "meta"):
-            self.copies.note()
+        if on("cpu", (args, kwargs)) and on("meta", out):
+            self.lines.add(here())
         return out
 
 
 def copies_of(task):
-    found = Copies()
-    with Makers(found), Mixtures(found):
+    lines = set()
+    with Makers(lines), Mixtures(lines):
         task()
-    return found.lines
+    return lines
 
 
 @pytest.mark.parametrize(
@@ -99,11 +88,16 @@ def test_the_spy_sees_a_copy(make):
         x.sum().item()
 
 
-@pytest.fixture
-def on_meta(make, monkeypatch):
-    """Return a function that gives the copies of a trainer's second batch and step."""
+@pytest.fixture(autouse=True)
+def meta(monkeypatch):
+    """Let accelerate place everything on the meta device, which autocast does not know."""
     monkeypatch.setattr(Accelerator, "device", META)
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())  # it does not know this device
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+
+
+@pytest.fixture
+def on_meta(make):
+    """Return a function that gives the copies of a trainer's second batch and step."""
 
     def _copies(**options):
         sgd = {"optimizer": torch.optim.SGD}  # Adam's fused kernels do not run there

@@ -3,10 +3,10 @@
 import cv2
 import numpy as np
 import pytest
+from bench.measures import pan
 from skimage.data import coffee
 
 from helpers.inference.steadying import motion, trusted, warp
-from bench.measures import pan
 
 
 def grays(**motion):

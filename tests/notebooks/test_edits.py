@@ -1,0 +1,71 @@
+"""A student changes a cell: it reaches files, logs and what follows. More such edits: tests/stress/edits.py."""
+
+import cv2
+import numpy as np
+from nbformat.v4 import new_code_cell
+from notebook_tools import (
+    after_imports,
+    before_training,
+    metadata,
+    printed,
+    read,
+    refused,
+    run,
+    table,
+    with_arguments,
+)
+
+OWN = """
+import torch
+
+
+class Own(torch.nn.Module):
+    def __init__(self, width=8):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, 2, 3, padding=1)
+        )
+
+    def forward(self, L):
+        return torch.tanh(self.layers(L))
+"""
+HINGE = """
+import torch
+from helpers.training.losses import LossTerm
+terms = [LossTerm("GAN", 1.0, lambda p: -p.fake_logits.mean()), *terms[1:]]
+d_terms = [
+    LossTerm("D real", 0.5, lambda p: torch.relu(1 - p.real_logits).mean()),
+    LossTerm("D fake", 0.5, lambda p: torch.relu(1 + p.fake_logits).mean()),
+]
+"""
+
+
+def test_a_network_of_ones_own_is_trained_analyzed_and_used(tmp_path):
+    run(before_training(read("03_warmup_training"), f"{OWN}\n\ngenerator = Own()"), tmp_path)
+    message = refused(read("04_adversarial_training"), tmp_path, "NameError")
+    assert "Own" in message and "run the cell that defines it first" in message
+    for name in ("04_adversarial_training", "05_analysis", "06_colorize_your_photos"):
+        run(after_imports(read(name), OWN), tmp_path)
+    assert {metadata(tmp_path, phase)["class"] for phase in ("warmup", "adversarial")} == {"Own"}
+
+
+def test_other_losses_for_both_networks_another_optimizer_and_n_critic(tmp_path):
+    run(read("03_warmup_training"), tmp_path)
+    notebook = before_training(read("04_adversarial_training"), HINGE)
+    optimizer = "lambda parameters, lr: torch.optim.RMSprop(parameters, lr)"
+    with_arguments(notebook, d_terms="d_terms", optimizer=optimizer, n_critic="2", d_lr="4e-4")
+    notebook.cells.append(new_code_cell("print(trainer.d_optimizer)"))
+    assert "RMSprop" in printed(run(notebook, tmp_path))
+    warmup, steps = (table(tmp_path, f"{phase}_steps") for phase in ("warmup", "adversarial"))
+    assert (steps["epoch"] == 1).sum() == (warmup["epoch"] == 1).sum() // 2
+    # hinge losses of a discriminator that knows nothing are 1 each, cross-entropies would be 0.7
+    assert steps[["D real", "D fake"]].iloc[0].between(0.8, 1.3).all()
+
+
+def test_photos_that_are_all_gray_are_a_clear_error_before_training(tmp_path):
+    folder = tmp_path / "gray"
+    folder.mkdir()
+    for i in range(12):
+        photo = np.random.default_rng(i).integers(0, 256, (5, 5), np.uint8)
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.resize(photo, (80, 80), interpolation=cv2.INTER_CUBIC))
+    refused(read("03_warmup_training"), tmp_path, "Only 0 photos of .* pass the rules", COLORIZE_PHOTOS=str(folder))
