@@ -221,13 +221,16 @@ class Trainer:
         2018, arXiv 1803.05407).
         """
         network = self.ema.module.train()
-        for norm in network.modules():
-            if isinstance(norm, nn.BatchNorm2d) and norm.training:
-                norm.reset_running_stats()
-                norm.momentum = None  # a plain mean over all batches
+        norms = [norm for norm in network.modules() if isinstance(norm, nn.BatchNorm2d) and norm.training]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
         with self.accelerator.autocast():
             for batch in self.settling:
                 network(*self.task.inputs(batch))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def final_generator(self) -> nn.Module:
         """Return the generator that will be saved, in evaluation mode: the EMA weights if `cfg.ema_decay` is set."""

@@ -1,7 +1,7 @@
 """`make ablation`: which changes of the adversarial phase help, each alone against the base, over seeds.
 
-All start from one warmup and take as many steps. The table and the figure, `ABLATION.md` and `ablation.png`, hold what is finished; see
-`studies.py`.
+All start from one warmup and take as many steps. The table `ABLATION.md` and the figure `ablation.png` hold what is
+finished; see `studies.py`.
 """
 
 import shutil

@@ -1,40 +1,42 @@
-"""`make superres-bench`: how good enlarging is, for the networks that notebook 09 left; tiles, time and memory.
+"""`make superres-bench`: how good enlarging is, by the networks of notebook 09 and of the box; tiles, time.
 
-On Kodak24 where KODAK24 names its folder, else on the run's test photos. ST-LPIPS is a judge alone, and measured where
+On Kodak24 where KODAK24 names its folder, else on the run's test photos. ST-LPIPS judges only, and is measured where
 `stlpips_pytorch` is installed.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
+from common import as_markdown, kodak, machine, peak_memory
 from measures import detail
-from torch import nn
+from torch import Tensor, nn
 
-from helpers.color import rgb_to_L_ab
+from helpers.color import gray_rgb, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.photos import read_rgb
 from helpers.evaluation import metrics
-from helpers.evaluation.metrics import quality
 from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
-from helpers.runs import Run, runs
+from helpers.runs import BOX, Run, load_network, runs
 from helpers.training.losses import Perceptual
-from helpers.training.tasks import SuperResolution, compress, gray_photo
+from helpers.training.tasks import SuperResolution
+
+SIZES = (1, 4, 16)  # megapixels of the result
 
 
-def judges():
+def judges() -> dict[str, Callable]:
     """Return perceptual distances of gray photos (1, 3, H, W) in [0, 1], by name."""
     untrained = Perceptual(None)
-    found = {untrained.name: untrained}
+    found: dict[str, Callable] = {untrained.name: untrained}
     try:
         from stlpips_pytorch import stlpips
     except ImportError:
@@ -43,35 +45,42 @@ def judges():
     return found | {"ST-LPIPS": lambda a, b: judge(a * 2 - 1, b * 2 - 1)}
 
 
-def load(run):
-    """Return Kodak24 or the test photos of a run, a list of uint8 (3, H, W) with sides that 4 divides, and its name."""
-    paths = sorted(Path(os.environ.get("KODAK24", "-")).glob("*.png"))
-    if paths:
-        return [torch.from_numpy(read_rgb(path)).permute(2, 0, 1) for path in paths], "Kodak24"
-    cfg = run.agree(Config.from_profile())
+def photos_of(run: Run | None) -> tuple[list[Tensor], str]:
+    """Return Kodak24 or the test photos of a run, uint8 (3, H, W) with sides that 4 divides, and their name."""
+    if truths := kodak():
+        return [torch.from_numpy(rgb).permute(2, 0, 1) for rgb in truths], "photos of Kodak24"
+    cfg = run.agree(Config.from_profile()) if run else Config.from_profile()
     return list(dataset.originals(dataset.prepare(cfg), cfg.original_size).load("test")), "test photos"
 
 
 @torch.no_grad()
-def score(make, photos, known=()):
-    """Return the mean scores of enlargements; `make(L)` gives the large L of a small L (1, 1, h, w)."""
+def score(enlarge: Callable[[Tensor], Tensor], photos: list[Tensor], known: dict[str, Callable]) -> pd.Series:
+    """Return the mean scores of enlargements; `enlarge(L)` returns the large L of a small L (1, 1, h, w)."""
     rows = []
     for photo in photos:
-        L = rgb_to_L_ab(photo[None].float() / 255)[0]
-        truth = gray_photo(L)
-        reduced = (bicubic(truth, 1 / 4).clamp(0, 1) * 255).round() / 255
-        large = make(rgb_to_L_ab(reduced)[0]).float().cpu()
-        ours = metrics.as_photos(large, metrics.gray(large)).float() / 255
-        row = quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours), "of truth": detail(truth)}
+        truth = gray_rgb(rgb_to_L_ab(photo[None].float() / 255)[0])
+        small = (bicubic(truth, 1 / 4).clamp(0, 1) * 255).round() / 255
+        large = enlarge(rgb_to_L_ab(small)[0]).float().cpu()
+        ours = (gray_rgb(large) * 255).round() / 255
+        row = metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours), "of truth": detail(truth)}
         rows.append(row | {name: judge(ours, truth).item() for name, judge in known.items()})
     table = pd.DataFrame(rows).mean()
     table["detail, % of truth's"] = 100 * table.pop("detail") / table.pop("of truth")
     return table
 
 
+def compress(small: Tensor) -> Tensor:
+    """Return gray photos (N, 1, H, W) in [0, 1] as JPEG files of random quality decode to, as in notebook 09."""
+    qualities, decoded = torch.randint(50, 96, (len(small),)).tolist(), []
+    for photo, quality in zip((small[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), qualities, strict=True):
+        file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        decoded.append(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE))
+    return torch.from_numpy(np.stack(decoded))[:, None].float() / 255
+
+
 @torch.no_grad()
-def damaged(network, photos):
-    """Return the mean PSNR and SSIM on photos that were damaged as notebook 09 does it, the same for each network."""
+def damaged(network: nn.Module, photos: list[Tensor]) -> pd.Series:
+    """Return the mean PSNR and SSIM on photos damaged as in notebook 09, in the same way for each network."""
     before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), compress]
     task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), compress]), []
     for shape in sorted({tuple(photo.shape) for photo in photos}):
@@ -80,56 +89,44 @@ def damaged(network, photos):
     return pd.concat(tables)[["PSNR", "SSIM"]].mean()
 
 
-def cost(path, megapixels):
-    """Return seconds and peak memory (GB) of making so many megapixels, and how far tiles are off, of a new process."""
+def cost(path: Path, megapixels: float) -> dict[str, float]:
+    """Return seconds and peak memory of a process that enlarges so much, and by how much tiles differ."""
     command = [sys.executable, __file__, "cost", str(path), str(megapixels)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def peak_memory():
-    """Return the most memory that this process ever held, in GB; what started it does not count."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-
-
-def one_cost(path, megapixels):
-    """Enlarge noise of a size, and print what `cost` returns."""
+def one_cost(path: str, megapixels: float) -> None:
+    """Enlarge random pixels, and print what `cost` returns."""
     side = round((megapixels * 1e6) ** 0.5 / 4)
     photo, enlarger = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8), Enlarger(path)
     began = time.perf_counter()
     large = enlarger(photo)
     seconds, peak = time.perf_counter() - began, peak_memory()
     off = np.abs(large.astype(int) - enlarger(photo, tile=side)).max() if side <= 512 else float("nan")
-    print(json.dumps({"side": 4 * side, "seconds": seconds, "GB": peak, "off by": float(off)}))
+    print(json.dumps({"pixels on a side": 4 * side, "seconds": seconds, "GB": peak, "off by": float(off)}))
 
 
-def table_of(rows):
-    """Print a dict of rows as Markdown."""
-    table = pd.DataFrame(rows).T
-    print(f"| | {' | '.join(table)} |\n{'|---' * (len(table.columns) + 1)}|")
-    for title, row in table.iterrows():
-        print(f"| {title} | {' | '.join(f'{value:.3f}' for value in row)} |")
-
-
-def main():
+def main() -> None:
     """Measure, and print tables as Markdown."""
-    run = [run for run in runs() if run.file("superres").exists()][-1]
-    photos, name = load(run)
+    trained = [run for run in runs() if run.file("superres").exists()]
+    run = trained[-1] if trained else None
+    files = {"L1": run.file("superres"), "GAN": run.file("superres_gan")} if run else {}
+    files["the box"] = BOX / "superres.safetensors"
+    weights = {name: path for name, path in files.items() if path.exists()}
+    if not weights:
+        sys.exit("no network for super-resolution: run notebook 09_super_resolution first")
+    photos, name = photos_of(run)
     networks: dict[str, nn.Module] = {"bicubic": SRResNet(1)}
-    for title, path in (("L1", run.file("superres")), ("GAN", run.file("superres_gan"))):
-        if path.exists():
-            networks[title] = Run(run.name).load(path.stem)
-    print(f"{len(photos)} {name}, x4, luma Y\n")
+    networks |= {title: load_network(path) for title, path in weights.items()}
     known = judges()
-    table_of({title: score(network.eval(), photos, known) for title, network in networks.items()})
-    repair = Run(f"{run.name} damaged")
-    if repair.file("superres").exists():
-        print("\nthe same photos, damaged\n")
-        shown = {"bicubic": networks["bicubic"], "trained on clean photos": networks["L1"]}
-        shown["trained on damaged ones"] = repair.load("superres")
-        table_of({title: damaged(network, photos) for title, network in shown.items()})
-    print(f"\ntiles, {torch.get_num_threads()} threads\n")
-    table_of({f"{size} megapixels": cost(run.file("superres"), size) for size in (1, 4, 16)})
+    rows = {title: score(network.eval(), photos, known).to_dict() for title, network in networks.items()}
+    print(f"{machine()}\n\n{len(photos)} {name}, x4, luma Y\n\n{as_markdown(rows)}")
+    if run and (repair := Run(f"{run.name} damaged")).file("superres").exists():
+        networks["trained on damaged ones"] = repair.load("superres")
+    rows = {title: damaged(network, photos).to_dict() for title, network in networks.items()}
+    print(f"\nthe same photos, damaged\n\n{as_markdown(rows)}\n\ntiles\n")
+    path = next(iter(weights.values()))
+    print(as_markdown({f"{size} megapixels": cost(path, size) for size in SIZES}))
 
 
 if __name__ == "__main__":

@@ -1,53 +1,50 @@
-"""`make video-bench`: how steady films come out, which cuts are found, speed, memory, and runs that are killed.
+"""`make video-bench`: how steady films come out, which cuts are found, speed and memory.
 
-On made films over scikit-image's photos (and Kodak24, where KODAK24 names its folder), with the colorizer that was
-trained last; on real films too, with estimated flow, where FILMS names a folder of some.
+On made films over scikit-image's photos (and Kodak24, where KODAK24 names its folder), with the most recent colorizer;
+on real films too, with estimated flow, where FILMS names a folder of some.
 """
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
+import films
 import numpy as np
 import pandas as pd
 import torch
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
-
-import films
+from common import as_markdown, kodak, machine, paths_in, peak_memory, photos_of_skimage
 from measures import color_change, pan, warping_error
-from skimage import data
-from superres import peak_memory, table_of
 
 from helpers.color import rgb_to_L_ab
-from helpers.data.photos import read_rgb, to_tensor
+from helpers.data.photos import to_tensor
 from helpers.evaluation.metrics import psnr
-from helpers.inference import steadying as video
+from helpers.inference import steadying
 from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.film import Film, find_cuts
-from helpers.inference.steadying import motion, trusted
+from helpers.inference.steadying import colorize_film, motion, paint, steady, trusted
 
 MOVES = ({}, {"shift": (-1.5, 1), "zoom": -0.002, "turn": 0.4}, {"shift": (3, 0), "zoom": 0.004}, {"zoom": 0.006})
-KILLS = 20
 
 
-def photos():
-    """Return scikit-image's color photos, and Kodak24 where it is."""
-    kodak = sorted(Path(os.environ.get("KODAK24", "-")).glob("*.png"))
-    return [data.coffee(), data.chelsea(), data.astronaut(), data.rocket()] + [read_rgb(path) for path in kodak]
+def row(pictures: Sequence, frames: Sequence, colors: Sequence, flows: Sequence, masks: Sequence) -> dict[str, float]:
+    """Return the scores of the colors, ab (h, w, 2), of a film's frames."""
+    chroma = np.mean([np.linalg.norm(ab, axis=2).mean() for ab in colors])
+    pairs = zip(pictures[::6], colors[::6], strict=True)
+    drawn = [render(rgb, torch.from_numpy(ab).permute(2, 0, 1)) for rgb, ab in pairs]
+    off = [psnr(to_tensor(a), to_tensor(b)).item() for a, b in zip(drawn, frames[::6], strict=True)]
+    scores = {"warping error, 1e-4": 1e4 * warping_error(colors, flows, masks), "CDC, 1e-4": 1e4 * color_change(colors)}
+    return scores | {"chroma": 128 * chroma, "PSNR": float(np.mean(off))}
 
 
-def score(colorizer, frames, flows=None):
-    """Return a row for gray, truth, frame by frame and steady; without flows, with those of the film itself."""
-    pictures, grays, colors = video.paint(colorizer, frames, colorizer.options(), [[] for _ in frames])
+def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray] | None = None) -> pd.DataFrame:
+    """Return a row for gray, truth, frame by frame and steady; flows: the film's own, estimated without them."""
+    pictures, grays, colors = paint(colorizer, frames, colorizer.options(), [[] for _ in frames])
     size = frames[0].shape[1::-1]
     truth = [rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy() for rgb in frames]
     masks = [np.ones(size[::-1], np.float32)] * (len(frames) - 1)
@@ -55,29 +52,22 @@ def score(colorizer, frames, flows=None):
         whole = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
         both = [(motion(now, before), motion(before, now)) for before, now in pairwise(whole)]
         flows, masks = [flow for flow, _ in both], [trusted(*pair) for pair in both]
-    steadied = {"frame by frame": colors, "steady, forwards": video.steady(grays, colors, backward=False)[0]}
-    steadied["steady, both ways"] = video.steady(grays, colors)[0]
-    named = {"gray": [0 * ab for ab in truth], "truth": truth}
-    named |= {name: [cv2.resize(ab, size) for ab in some] for name, some in steadied.items()}
-    rows = {}
-    for name, some in named.items():
-        chroma = np.mean([np.linalg.norm(ab, axis=2).mean() for ab in some])
-        pairs = zip(pictures[::6], some[::6], strict=True)
-        made = [render(rgb, torch.from_numpy(ab).permute(2, 0, 1)) for rgb, ab in pairs]
-        off = [psnr(to_tensor(a), to_tensor(b)).item() for a, b in zip(made, frames[::6], strict=True)]
-        numbers = 1e4 * warping_error(some, flows, masks), 1e4 * color_change(some), 128 * chroma, np.mean(off)
-        rows[name] = dict(zip(("warping error, 1e-4", "CDC, 1e-4", "chroma", "PSNR"), numbers, strict=True))
-    return pd.DataFrame(rows).T
+    ways = {"frame by frame": colors, "steady, forward": steady(grays, colors, backward=False)[0]}
+    ways["steady, both ways"] = steady(grays, colors)[0]
+    ways = {"gray": [0 * ab for ab in truth], "truth": truth} | {
+        name: [cv2.resize(ab, size) for ab in some] for name, some in ways.items()
+    }
+    return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in ways.items()}).T
 
 
-def cuts_found(similar, seed, count=41):
-    """Make a film of many shots, and return how many of its cuts are found, and how many others.
+def cuts_found(photos: list[np.ndarray], similar: bool, seed: int, count: int = 41) -> tuple[int, int, int]:
+    """Make a film of many shots; return how many cuts are found, how many there are, and how many are false.
 
-    similar: four shots in a row come from one photo, from other places in it.
+    similar: four shots in a row come from one photo, from different places in it.
     """
-    chance, sources, shots, cuts = np.random.default_rng(seed), photos(), [], []
+    chance, shots, cuts = np.random.default_rng(seed), [], []
     for i in range(count):
-        photo = sources[(i // 4 + seed) % len(sources)] if similar else sources[chance.integers(len(sources))]
+        photo = photos[(i // 4 + seed) % len(photos)] if similar else photos[chance.integers(len(photos))]
         if similar:
             height, width = (round(0.75 * length) for length in photo.shape[:2])
             top, left = chance.integers(photo.shape[0] - height), chance.integers(photo.shape[1] - width)
@@ -90,92 +80,59 @@ def cuts_found(similar, seed, count=41):
     return len(found & set(cuts[1:])), len(cuts) - 1, len(found - set(cuts))
 
 
-def speed(colorizer, folder, count=100):
-    """Return frames a second at 640x360, and each part's share of the time."""
+def speed(colorizer: Colorizer, folder: Path, count: int = 100) -> str:
+    """Return the frames per second at 640x360, and the share of time of each part, as a sentence."""
     path, spent = films.write(folder / "speed.mp4", films.shots(count, size=(360, 640))), {}
 
-    def timed(module, name):
-        real = getattr(module, name)
-
-        def _timed(*arguments, **named):
+    def _timed(name, real):
+        def _call(*arguments, **named):
             began = time.perf_counter()
             result = real(*arguments, **named)
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
             return result
 
-        setattr(module, name, _timed)
-        return lambda: setattr(module, name, real)
+        setattr(steadying, name, _call)
 
-    back = [timed(video, name) for name in ("plan", "paint", "steady", "render", "write_film")]
+    parts = {name: getattr(steadying, name) for name in ("plan", "paint", "steady", "render", "write_film")}
+    for name, real in parts.items():
+        _timed(name, real)
     began = time.perf_counter()
-    video.colorize_film(path, folder / "out.mp4", colorizer)
+    colorize_film(path, folder / "out.mp4", colorizer)
     whole = time.perf_counter() - began
-    for undo in back:
-        undo()
-    return count / whole, {name: seconds / whole for name, seconds in spent.items()}
+    for name, real in parts.items():
+        setattr(steadying, name, real)
+    shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items())
+    return f"640x360: {count / whole:.1f} frames per second; of the time, {shares}"
 
 
-def start(*arguments):
-    """Start this file's other half: a film is colorized in a process of its own."""
-    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+def memory(folder: Path, count: int) -> float:
+    """Return the peak memory in GB of a process that colorizes a film of `count` frames."""
+    film = films.write(folder / f"{count}.mp4", (films.shots(10) * 100)[:count])
+    command = [sys.executable, __file__, "one", str(film), str(folder / f"{count}-out.mp4")]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
 
 
-def killed(folder, film):
-    """Kill runs at random moments and go on with them; return how many ended, and whether all frames were the same.
-
-    The same as those of a run that was never killed.
-    """
-    start("one", film, folder / "whole.mp4").wait()
-    wanted, result = [rgb for _, rgb in Film(folder / "whole.mp4").frames()], folder / "killed.mp4"
-    chance, same = random.Random(0), []
-    for kill in range(KILLS + 1):
-        process = start("one", film, result)
-        if kill < KILLS:
-            time.sleep(chance.uniform(3.0, 8.0))
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        if result.exists():
-            frames = [rgb for _, rgb in Film(result).frames()]
-            same.append(len(frames) == len(wanted) and all((a == b).all() for a, b in zip(frames, wanted, strict=True)))
-            result.unlink()
-    return len(same), all(same)
-
-
-def main():
+def main() -> None:
     """Measure, and print tables as Markdown."""
-    colorizer = Colorizer()
-    print(f"{colorizer}; {torch.get_num_threads()} threads\n")
-    tables = [score(colorizer, *pan(photo, 48, **MOVES[i % 4])) for i, photo in enumerate(photos()[:12])]
-    print(f"{len(tables)} made films of 48 frames, their true motion\n")
-    table_of(sum(tables).div(len(tables)).T.to_dict())
-    for path in sorted(Path(os.environ.get("FILMS", "-")).glob("*")):
+    colorizer, photos = Colorizer(), photos_of_skimage() + kodak()
+    tables = [score(colorizer, *pan(photo, 48, **MOVES[i % 4])) for i, photo in enumerate(photos[:12])]
+    title = f"{len(tables)} made films of 48 frames, their true motion"
+    print(f"{machine()}; {colorizer}\n\n{title}\n\n{as_markdown(sum(tables) / len(tables))}")
+    for path in paths_in("FILMS"):
         shot = [rgb for _, rgb in Film(path).frames()][:30]
-        print(f"\n{path.name}, its first shot, estimated motion\n")
-        table_of(score(colorizer, shot).T.to_dict())
+        print(f"\n{path.name}, its first 30 frames, estimated motion\n\n{as_markdown(score(colorizer, shot))}")
     for similar in (False, True):
-        hits = np.sum([cuts_found(similar, seed) for seed in (100, 101, 102)], axis=0)
-        print(
-            f"\ncuts, {'similar' if similar else 'hard'}: {hits[0]} of {hits[1]} found, {hits[2]} others taken for one"
-        )
+        hits = np.sum([cuts_found(photos, similar, seed) for seed in (100, 101, 102)], axis=0)
+        print(f"\ncuts, {'similar' if similar else 'hard'}: {hits[0]} of {hits[1]} found, {hits[2]} false")
     with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        rate, shares = speed(colorizer, folder)
-        print(f"\n640x360: {rate:.1f} frames a second; " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()))
-        peaks = {}
-        for count in (10, 1000):
-            film = films.write(folder / f"{count}.mp4", (films.shots(10) * 100)[:count])
-            process = start("one", film, folder / f"{count}-out.mp4")
-            peaks[count] = json.loads(process.communicate()[0].splitlines()[-1])
-        print(f"memory: {peaks[10]:.2f} GB for 10 frames, {peaks[1000]:.2f} GB for 1,000")
-        ended, same = killed(folder, folder / "1000.mp4")
-        print(
-            f"killed {KILLS} times, gone on with to {ended} whole films: {'all' if same else 'NOT all'} frames the same"
-        )
+        print(f"\n{speed(colorizer, Path(folder))}")
+        peaks = [memory(Path(folder), count) for count in (10, 1000)]
+        print(f"memory: {peaks[0]:.2f} GB for 10 frames, {peaks[1]:.2f} GB for 1,000")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
-        video.colorize_film(sys.argv[2], sys.argv[3])
+        colorize_film(sys.argv[2], sys.argv[3])
         print(peak_memory())
     else:
         main()

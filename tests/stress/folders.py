@@ -41,11 +41,11 @@ def test_the_memory_of_a_preparation_holds_no_photos(tmp_path):
     assert kilobytes[1] - kilobytes[0] < 50_000
 
 
-def test_a_hundred_thousand_files_are_listed(folder):
+def test_a_hundred_thousand_files_are_listed(tmp_path):
     for i in range(100):
-        (folder / str(i)).mkdir()
+        (tmp_path / str(i)).mkdir()
         for j in range(1000):
-            (folder / str(i) / f"{j}.jpg").touch()
+            (tmp_path / str(i) / f"{j}.jpg").touch()
     assert len(list_photos(folder)) == 100_000
 
 
