@@ -102,8 +102,11 @@ def described(thing: Any, seen: tuple = ()) -> str:
         return "the configuration"  # compared field by field
     try:
         text = inspect.getsource(kind)
-    except OSError:  # defined at a prompt
-        text = kind.__qualname__
+    except OSError:  # a class of a notebook, or anything at a prompt
+        methods = (
+            [method for method in vars(kind).values() if inspect.isfunction(method)] if inspect.isclass(kind) else []
+        )
+        text = kind.__qualname__ + described(methods, (*seen, id(thing)))
     seen = (*seen, id(thing))
     if inspect.isfunction(thing):
         used = {name: thing.__globals__[name] for name in sorted(_names(thing.__code__) & thing.__globals__.keys())}

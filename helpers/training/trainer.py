@@ -305,7 +305,8 @@ class Trainer:
             found |= {f"function of {role}{term.name}": checkpoint.described(term.function) for term in terms}
         found["augmentation"] = [checkpoint.described(transform) for transform in self.batches.augment]
         found |= {"optimizer": checkpoint.described(self.make_optimizer), "task": checkpoint.described(self.task)}
-        found |= {"generator": str(self.raw_generator), "discriminator": str(self.raw_discriminator)}
+        for role, network in (("generator", self.raw_generator), ("discriminator", self.raw_discriminator)):
+            found[role] = str(network) + checkpoint.described(type(network))
         found["learned weights"] = sum(p.numel() for p in self.raw_generator.parameters() if p.requires_grad)
         found["photo size"] = tuple(self.validation.shape[2:])
         found["photos"] = sha256(self.photos.manifest.to_csv().encode(errors="backslashreplace")).hexdigest()

@@ -102,14 +102,14 @@ def same(one: Path, other: Path) -> bool:
     return True
 
 
-def kills(reference: Path, folder: Path, wanted: int) -> dict[str, Any]:
-    """Kill trainings until `wanted` kills are done; return a row of the table."""
+def kills(reference: Path, folder: Path, wanted: int, life: float) -> dict[str, Any]:
+    """Kill trainings after `life` seconds on average until `wanted` kills are done; return a row of the table."""
     count, trainings, lost, different = 0, 0, 0, 0
     while count < wanted:
         workspace = folder / f"killed{trainings}"
         shutil.copytree(reference.parent / "prepared", workspace)
         try:
-            while killed_after(random.expovariate(1 / 2.5), train, workspace):
+            while killed_after(random.expovariate(1 / life), train, workspace):
                 count += 1
                 print(f"\r{count} kills, {trainings} trainings done", end="", flush=True)
         except RuntimeError as error:
@@ -123,7 +123,7 @@ def kills(reference: Path, folder: Path, wanted: int) -> dict[str, Any]:
 
 
 def cuts(reference: Path, folder: Path) -> dict[str, Any]:
-    """Cut the files of a killed training's checkpoint at every tenth; each must be refused by name, never trained on."""
+    """Cut the files of a killed training's checkpoint at every tenth; each must be refused, never trained on."""
     lost, refused = 0, 0
     workspace = folder / "cut"
     shutil.copytree(reference.parent / "prepared", workspace)
@@ -200,9 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--photos", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md", help="the report's file")
-    parser.add_argument(
-        "--prepare", help=argparse.SUPPRESS
-    )  # a workspace to prepare photos in, in a process of its own
+    parser.add_argument("--prepare", help=argparse.SUPPRESS)  # a workspace: only prepare photos there
     return parser.parse_args()
 
 
@@ -219,8 +217,9 @@ def main() -> None:
         subprocess.run([sys.executable, __file__, "--prepare", str(folder / "prepared")], check=True)
         shutil.copytree(folder / "prepared", reference)
         killed_after(600, train, reference)
+        life = max(2.5, (time.monotonic() - started) / 6)
         rows = {
-            "killed at random moments (SIGKILL), started again": kills(reference, folder, options.kills),
+            "killed at random moments (SIGKILL), started again": kills(reference, folder, options.kills, life),
             "each file of a checkpoint cut at every tenth": cuts(reference, folder),
             "the disk full, then room again": full_disk(reference, folder),
             "photos damaged at random": damaged_photos(folder, options.photos),
