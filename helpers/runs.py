@@ -92,10 +92,10 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
     if kind in OWN.values():  # limits what a stranger's file can ask for
         limits = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}
         Config(**{limits.get(key, key): v for key, v in arguments.items() if key not in ("weights", "hints")})
-    if "weights" in arguments or issubclass(kind, Generator):
-        passed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(kind.__init__).parameters.values())
-        if passed_on or "weights" in inspect.signature(kind.__init__).parameters:
-            arguments = arguments | {"weights": None}  # nothing to download: the file holds all weights
+    parameters = inspect.signature(kind.__init__).parameters
+    passed_on = issubclass(kind, Generator) and any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    if "weights" in parameters or passed_on:
+        arguments = arguments | {"weights": None}  # nothing to download: the file holds all weights
     # the series' own are built on the meta device, without memory: their weights are loaded next
     with torch.random.fork_rng():
         with torch.device("meta") if kind in OWN.values() else nullcontext():
