@@ -40,6 +40,7 @@ def lab_of(rgb):
 def test_psnr_is_scikit_images(pair):
     assert metrics.psnr(*pair).tolist() == pytest.approx(each(reference.peak_signal_noise_ratio, *pair), abs=1e-3)
 
+
 WANG = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 

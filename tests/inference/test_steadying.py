@@ -1,6 +1,5 @@
 """Films in color: steady along the motion, nothing over a cut, hints that travel, and a killed run that goes on."""
 
-
 import films
 import numpy as np
 import odd_photos
@@ -217,9 +216,6 @@ def test_a_folder_and_the_command_take_films_too(colorizer, clip, tmp_path, loud
     with pytest.raises(SystemExit):
         command.main(call)
     assert "nothing is overwritten" in capsys.readouterr().err
-
-
-
 
 
 @needs_browser
