@@ -2,13 +2,14 @@
 
 import struct
 import wave
+from fractions import Fraction
 
 import av
 import films
 import numpy as np
 import pytest
 
-from helpers.inference.film import Film, find_cuts, join, write_film
+from helpers.inference.film import Film, find_cuts, join, target_suffix, write_film
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,89 @@ def turned(path, matrix):
     return path
 
 
-def test_a_film_turned_by_its_header_comes_upright(frames, tmp_path):
-    one = 1 << 16
-    plain = read(films.write(tmp_path / "plain.mp4", frames))[1][0]
-    for matrix, turn in (
-        ((0, one, 0, -one, 0, 0, 72 * one, 0, 1 << 30), -1),
-        ((-one, 0, 0, 0, -one, 0, 0, 0, 1 << 30), 2),
-    ):
-        _, pictures, film = read(turned(films.write(tmp_path / "turned.mp4", frames), matrix))
-        assert (pictures[0] == np.rot90(plain, turn)).all() and film.height == pictures[0].shape[0]
+ORIENTATIONS = {  # a, b, c, d of the display matrix: what a player does with the stored picture
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): lambda p: p[:, ::-1],
+    (1, 0, 0, -1): lambda p: p[::-1],
+    (-1, 0, 0, -1): lambda p: p[::-1, ::-1],
+    (0, 1, -1, 0): lambda p: np.rot90(p, -1),
+    (0, -1, 1, 0): lambda p: np.rot90(p, 1),
+    (0, 1, 1, 0): lambda p: p.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda p: p.swapaxes(0, 1)[::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("signs", ORIENTATIONS)
+def test_all_eight_orientations_come_upright(signs, frames, tmp_path):
+    a, b, c, d = (sign << 16 for sign in signs)
+    plain = read(films.write(tmp_path / "plain.mp4", frames[:2]))[1][0]
+    x, y = (96 if signs[0] < 0 or signs[1] < 0 else 0), (72 if signs[2] < 0 or signs[3] < 0 else 0)
+    path = turned(films.write(tmp_path / "turned.mp4", frames[:2]), (a, b, 0, c, d, 0, x << 16, y << 16, 1 << 30))
+    _, pictures, film = read(path)
+    np.testing.assert_array_equal(pictures[0], ORIENTATIONS[signs](plain))
+    assert film.height == pictures[0].shape[0]
+
+
+def test_clocks_that_start_late_or_jump_back_are_repaired_for_pictures_and_sound(frames, tmp_path):
+    late = films.write(tmp_path / "late.mkv", frames, [46_080_000 + 512 * i for i in range(len(frames))])
+    np.testing.assert_allclose(read(late)[0], np.arange(len(frames)) / 25, atol=2e-3)
+    long = films.shots(40)
+    part = films.write(tmp_path / "part.ts", long, sound=["mp2"])
+    (tmp_path / "joined.ts").write_bytes(2 * part.read_bytes())  # as the files of a DVD
+    seconds, _, film = read(tmp_path / "joined.ts")
+    assert len(seconds) == 80 and len(film.shifts) == 2 and 0 <= seconds[0] < 0.1
+    steps = np.diff(seconds)
+    assert np.abs(np.delete(steps, 39) - 0.04).max() < 1e-3 and 0.03 < steps[39] < 0.2
+    chunk = tmp_path / "0.nut"
+    write_film(chunk, film.frames(), film.time_base, film.rate, "nut")
+    assert join([chunk], film, tmp_path / "out.mp4", ".mp4") == []
+    (sound,) = films.packets(tmp_path / "out.mp4", "audio")
+    times = [time for time, _ in sound]
+    assert np.diff(times).min() > 0 and abs(times[-1] - seconds[-1]) < 0.2
+
+
+def test_sound_that_a_format_cannot_hold_is_encoded_anew_or_gets_another_format(frames, tmp_path):
+    source = films.write(tmp_path / "camera.avi", frames, sound=["pcm_s16le"], codec="mpeg4")
+    assert target_suffix(source) == ".mkv"
+    film, chunk = Film(source), tmp_path / "0.nut"
+    write_film(chunk, film.frames(), film.time_base, film.rate, "nut")
+    assert join([chunk], film, tmp_path / "kept.mkv", ".mkv") == []
+    assert films.packets(tmp_path / "kept.mkv", "audio")[0][0][1] == films.packets(source, "audio")[0][0][1]
+    (note,) = join([chunk], film, tmp_path / "aac.mp4", ".mp4")
+    with av.open(str(tmp_path / "aac.mp4")) as result:
+        assert result.streams.audio[0].codec_context.name == "aac" and "AAC" in note
+        waves = np.concatenate([frame.to_ndarray() for frame in result.decode(audio=0)], axis=1)[0]
+    tone = np.abs(np.fft.rfft(waves)).argmax() * 48000 / len(waves)
+    assert abs(tone - films.TONE) < 10
+
+
+def test_titles_languages_and_chapters_stay(frames, tmp_path):
+    plain = films.write(tmp_path / "plain.mkv", frames, sound=["aac", "aac"])
+    with av.open(str(plain)) as source, av.open(str(tmp_path / "film.mkv"), "w") as film:
+        targets = {stream.index: film.add_stream_from_template(stream) for stream in source.streams}
+        film.metadata["title"] = "Grandpa 1962"
+        for language, stream in zip(("fra", "eng"), film.streams.audio, strict=True):
+            stream.metadata["language"] = language
+        chapter = {"id": 1, "start": 0, "end": 400, "time_base": Fraction(1, 1000), "metadata": {"title": "Picnic"}}
+        film.set_chapters([chapter])
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = targets[packet.stream_index]
+                film.mux(packet)
+    source, chunk = Film(tmp_path / "film.mkv"), tmp_path / "0.nut"
+    write_film(chunk, source.frames(), source.time_base, source.rate, "nut")
+    for suffix in (".mkv", ".mp4"):
+        assert join([chunk], source, tmp_path / f"out{suffix}", suffix) == []
+        with av.open(str(tmp_path / f"out{suffix}")) as result:
+            assert result.metadata["title"] == "Grandpa 1962"
+            assert [stream.language for stream in result.streams.audio] == ["fra", "eng"]
+            assert [each["metadata"]["title"] for each in result.chapters()] == ["Picnic"]
+
+
+def test_high_dynamic_range_is_refused_with_the_reason(frames, tmp_path):
+    path = films.write(tmp_path / "hdr.mkv", frames, color_trc=16)
+    with pytest.raises(ValueError, match="HDR .PQ.*Convert it first"):
+        Film(path)
 
 
 def test_half_pictures_are_made_whole(tmp_path):

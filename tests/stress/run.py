@@ -157,7 +157,7 @@ def full_disk(reference: Path, folder: Path) -> dict[str, Any]:
     """Let the disk run full at many points of a training, then give it room."""
     workspace, lost, stopped = folder / "full", 0, 0
     workspace.mkdir()
-    sizes = [*range(100, 1100, 100)]
+    sizes = [*range(150, 1800, 150)]
     mount = ["mount", "-t", "tmpfs", "-o", f"size={sizes[0]}m", "tmpfs", str(workspace)]
     if subprocess.run(mount, capture_output=True).returncode:
         return {"how often": "not done: a file system of its own needs root", "lost": "", "different": ""}
