@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, paths_in
+from PIL import Image, ImageDraw, ImageFont
 from tools import train_box
 from torch import Tensor, nn
 
@@ -43,6 +44,7 @@ KINDS = {
 }
 SHARES = (0.5, 0.6, 0.75, 0.9)  # of the truth's colorfulness
 COUNTS = (20, 100, 500, 1200)  # training photos to fine-tune on
+FIRST = (13, 15, 16, 21, 23, 2)  # photos of Kodak24 in the first picture, the last two are failures
 
 
 def at_full_size(truths: Sequence[np.ndarray], colorizers: dict[str, Callable]) -> dict[str, dict]:
@@ -80,15 +82,15 @@ def skin_color(where: Tensor, photos: Tensor) -> dict[str, float]:
 
 
 def by_kind(generator: nn.Module, folder: str) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Return scores on each kind of the test photos of the box's own set, and the color of skin."""
-    photos = dataset.prepare(Config(**train_box.COMMON | train_box.COLORS | {"photos_folder": folder}))
-    kinds, rows, faces = photos.manifest["source"].str.split("/").str[0], {}, {}
+    """Return scores on each kind of the validation photos that `make box` holds out, and the color of skin."""
+    photos, sources = train_box.pack(Path(folder))
+    held_out = train_box.divide(sources)[0]
+    squares, kinds, rows, faces = train_box.squares_of(photos[held_out]), sources[held_out], {}, {}
     known = {name for names in KINDS.values() for name in names}
     for title, names in (KINDS | {"of all sorts": tuple(set(kinds) - known)}).items():
-        part = PhotoSet(photos.folder, photos.manifest[kinds.isin(names)], photos.dropped)
-        if not part.names("test"):
+        test = squares[np.isin(kinds, names)]
+        if not len(test):
             continue
-        test = part.load("test", None)
         colored, gray = metrics.colorize_all(generator, test), metrics.colorize_all(metrics.gray, test)
         ours = metrics.measure_all(colored, test, with_ssim=False).mean()
         base = metrics.measure_all(gray, test, with_ssim=False)["PSNR"].mean()
@@ -127,6 +129,22 @@ def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Co
     cv2.imwrite(str(target), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
+def first_picture(photos: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
+    """Draw the README's first picture: gray, colorized and true, four successes and below them two failures."""
+    side, gap, height = 200, 24, 134
+    drawn = Image.new("RGB", (6 * side + gap, 3 * (height + gap)), "white")
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(14)
+    for i, number in enumerate(FIRST):
+        rgb = photos[number - 1]
+        x, y = i % 2 * (3 * side + gap), gap + i // 2 * (height + gap)
+        titles = "gray" if i < 4 else "and where it fails: gray", "colorized", "true"
+        for title, each in zip(titles, (colorizer(rgb, saturation=0), colorizer(rgb), rgb), strict=True):
+            drawn.paste(Image.fromarray(cv2.resize(each, (side, height), interpolation=cv2.INTER_AREA)), (x, y))
+            pen.text((x + 4, y - 18), title, "black", font)
+            x += side
+    drawn.save(target, quality=90)
+
+
 def main() -> None:
     """Measure, print and draw."""
     cfg, box = Config.from_profile(), Run("box").load("warmup")
@@ -141,7 +159,9 @@ def main() -> None:
         ways |= {"the box": colorizer} | {name: Colorizer(path) for name, path in trained.items()}
         print(f"\nKodak24 at full size\n\n{as_markdown(at_full_size(truths, ways))}")
         old = [read_rgb(path) for path in paths_in("HISTORIC")]
-        sheet(truths, old, colorizer, workspace.PROJECT / "notebooks" / "images" / "box.jpg")
+        pictures = workspace.PROJECT / "notebooks" / "images"
+        sheet(truths, old, colorizer, pictures / "box.jpg")
+        first_picture(truths, colorizer, pictures / "first.jpg")
     rows = {"mean color": on_squares(mean_color, test), "the box": on_squares(box, test)}
     rows |= {name: on_squares(load_network(path), test) for name, path in trained.items()}
     rows |= {f"fine-tuned on {count}": on_squares(fine_tuned(cfg, photos, count), test) for count in COUNTS}

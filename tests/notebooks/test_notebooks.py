@@ -1,13 +1,14 @@
 """What holds for every notebook: tidy cells, no name with two meanings, exercises, sources as they are, few words."""
 
 import ast
-import importlib
 import re
 from collections import Counter
 
 import nbformat
 import pytest
 from notebook_tools import PROJECT, code_of, read
+
+from helpers import workspace
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
@@ -72,18 +73,14 @@ def shown_sources(notebook):
     """Yield the cells that display source of the helpers, each with what it should display now."""
     names = {}
     for cell in code_of(notebook)[1:]:
-        for node in ast.parse(cell.source).body:
+        tree = ast.parse(cell.source)
+        for node in tree.body:
             if isinstance(node, (ast.Import, ast.ImportFrom)) and "google" not in ast.unparse(node):
                 exec(ast.unparse(node), names)
-        calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-        for call in calls:
+        for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
             if ast.unparse(call.func).removeprefix("workspace.") == "source":
-                yield (
-                    cell,
-                    importlib.import_module("helpers.workspace").source(
-                        *(eval(ast.unparse(argument), names) for argument in call.args)
-                    ),
-                )
+                things = [eval(ast.unparse(argument), names) for argument in call.args]
+                yield cell, workspace.source(*things)
 
 
 def test_displayed_sources_are_few_and_what_the_helpers_hold_now():

@@ -1,0 +1,97 @@
+"""Hints that nobody has to click: from a reference photo, or from colors that are likely at uncertain places."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers.color import ab_of, rgb_to_L_ab
+from helpers.data.photos import reduced, to_rgb, to_tensor
+from helpers.inference.colorizer import Colorizer
+from helpers.inference.user_hints import Hint, ab_of_color, likely_colors
+from helpers.models.blocks import pad_to_stride
+
+SIDE = 256  # pixels on the shorter side of the photos that are matched
+LEVELS = (2, 3, 4)  # of the encoder's feature maps: 1/8, 1/16 and 1/32
+CELL = 8  # pixels on a side of a match
+LIKE = 0.45  # cosine similarity from which places count as alike
+MOST = 300  # matches
+SURE = 0.9  # weight of the best match; a clicked hint has 1
+GRID = 7  # places along each side that answers are looked for at
+DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two answers differ at least
+
+
+@torch.inference_mode()
+def descriptors(colorizer: Colorizer, L: Tensor) -> Tensor:
+    """Return a unit vector for each cell of CELL pixels, (C, h, w), from the encoder's features of L (1, 1, H, W)."""
+    with colorizer.accelerator.autocast():
+        features = colorizer.generator.encoder(pad_to_stride(L).to(colorizer.accelerator.device))
+    size, maps = features[LEVELS[0]].shape[-2:], []
+    for level in LEVELS:
+        centered = features[level].float() - features[level].float().mean((2, 3), keepdim=True)
+        maps.append(F.normalize(F.interpolate(centered, size, mode="bilinear"), dim=1))
+    return F.normalize(torch.cat(maps, 1), dim=1)[0].cpu()
+
+
+def match(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the cells of two maps (C, h, w) that are each other's nearest neighbors: both numbers, and similarity.
+
+    At most MOST, and only those above LIKE, the best first.
+    """
+    similarity = ours.flatten(1).T @ theirs.flatten(1)  # (HW, hw)
+    best, partner = similarity.max(1)
+    mutual = similarity.argmax(0)[partner] == torch.arange(len(partner))
+    found = torch.nonzero(mutual & (best > LIKE))[:, 0]
+    found = found[best[found].argsort(descending=True)[:MOST]]
+    return found, partner[found], best[found]
+
+
+def reference_hints(colorizer: Colorizer, photo: Any, reference: Any, follow: float = 1.0) -> Tensor:
+    """Return hints (1, 3, h, w) for `hint_maps`: places that look like places of a reference photo get their colors.
+
+    photo, reference: of any kind, see `to_rgb`; follow: 0 to 1, how much. Raises ValueError for a gray reference, and
+    if the generator has no encoder of five levels or takes no hints.
+    """
+    if not colorizer.takes_hints:
+        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
+    (L, _), (their_L, ab) = (rgb_to_L_ab(to_tensor(reduced(to_rgb(each), SIDE))) for each in (photo, reference))
+    if ab.norm(dim=1).mean() * 128 < 2:
+        raise ValueError("the reference photo has no colors to follow")
+    ours, theirs = descriptors(colorizer, L), descriptors(colorizer, their_L)
+    cells, partners, similarity = match(ours, theirs)
+    colors = F.adaptive_avg_pool2d(pad_to_stride(ab), theirs.shape[1:])[0].flatten(1)  # (2, hw)
+    hints = torch.zeros(3, ours.shape[1] * ours.shape[2])
+    hints[:2, cells] = colors[:, partners]
+    hints[2, cells] = SURE * follow * ((similarity - LIKE) / (1 - LIKE)).clamp(0, 1).sqrt()
+    rows, columns = (round(length / CELL) for length in L.shape[-2:])
+    return hints.view(1, 3, *ours.shape[1:])[..., : max(1, rows), : max(1, columns)]
+
+
+def answers(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:
+    """Return up to `count` colorizations of a photo as lists of hints; the first, empty, is the automatic one.
+
+    Where the palette's likely colors differ most from the predicted one, one of them becomes a hint. Two answers differ
+    by DIFFERENT on a SPREAD of the photo. Give one to the colorizer: `colorizer(photo, answers[1])`.
+    """
+    full = to_rgb(photo)
+    small = reduced(full, 128)
+    share, colored = len(full) / len(small), colorizer(small)
+    height, width = small.shape[:2]
+    candidates = []
+    for y in np.linspace(0, height - 1, GRID + 2)[1:-1].astype(int):
+        for x in np.linspace(0, width - 1, GRID + 2)[1:-1].astype(int):
+            own, *likely = likely_colors(colorizer.generator, small, colored, x, y)
+            for color in likely:
+                distance = 128 * (ab_of_color(color) - ab_of_color(own)).norm().item()
+                candidates.append((abs(distance - 35), int(x), int(y), color))  # clearly different, still plausible
+    chosen, looks = [[]], [ab_of(torch.from_numpy(colored).permute(2, 0, 1)[None])[0]]
+    for _, x, y, color in sorted(candidates)[:40]:
+        if len(chosen) == count:
+            break
+        look = ab_of(torch.from_numpy(colorizer(small, [Hint(x, y, color)])).permute(2, 0, 1)[None])[0]
+        if all(((look - other).norm(dim=0) > DIFFERENT).float().mean() > SPREAD for other in looks):
+            chosen.append([Hint(x * share, y * share, color)])
+            looks.append(look)
+    return chosen
