@@ -21,6 +21,7 @@ from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.folder import colorize_file, target_of
 from helpers.inference.steadying import colorize_film
+from helpers.inference.suggestions import answers, reference_hints
 from helpers.inference.user_hints import Hint, likely_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
@@ -160,15 +161,15 @@ def hints_of_page(editor: dict[str, Any] | None, points: list[Hint]) -> list[Hin
 
 
 def load(file: str | None) -> tuple:
-    """Return a new photo as it is shown, the editor's content, no points and no proposed colors."""
+    """Return a new photo as it is shown, the editor's content, no points, no proposed colors and no answers."""
     if file is None:
-        return None, None, [], []
+        return None, None, [], [], []
     try:
         photo = reduced(read_rgb(file), SHOWN)
     except (OSError, ValueError) as error:
         raise gr.Error(message(error, file)) from error
     gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return photo, {"background": gray, "layers": [], "composite": gray}, [], []
+    return photo, {"background": gray, "layers": [], "composite": gray}, [], [], []
 
 
 def full_size(colorizer: Colorizer, file: str | None, photo: np.ndarray, hints: list, folder: str) -> gr.DownloadButton:
@@ -198,33 +199,56 @@ def hints_tab(colorizer: Colorizer, folder: str) -> None:
         editor = gr.ImageEditor(**look, format="png", elem_id="hints-editor")
         result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
     likely = gr.Gallery(show_label=False, columns=12, height=90, allow_preview=False, elem_id="hints-likely")
+    with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
+        like = gr.Image(label="Like this photo", type="numpy", height=200)
+        follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
+        several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
+        ask = gr.Button("Show several answers")
     with gr.Row():
         back = gr.Button("Undo the last chosen color")
         whole = gr.Button("Color at full size", variant="primary")
-    download, shown = gr.DownloadButton("Download", visible=False), [photo, editor, points]
+    download, shown = gr.DownloadButton("Download", visible=False), [photo, editor, points, like, follow]
+    found = gr.State([])
 
-    def _colorize(photo, editor, points):
-        colored = None if photo is None else colorizer(photo, hints_of_page(editor, points))
+    def _hints(photo, editor, points, like, follow):
+        try:
+            matched = [] if like is None else [reference_hints(colorizer, photo, like, follow)]
+        except ValueError as error:
+            raise gr.Error(str(error)) from error
+        return matched + hints_of_page(editor, points)
+
+    def _colorize(photo, *more):
+        colored = None if photo is None else colorizer(photo, _hints(photo, *more))
         return colored, gr.DownloadButton(visible=False)  # a result belongs to its inputs
+
+    def _several(photo):
+        lists = [] if photo is None else answers(colorizer, photo)
+        return lists, [colorizer(photo, hints) for hints in lists]
 
     def _propose(photo, result, event: gr.SelectData):
         found = likely_colors(colorizer.generator, photo, result, *map(int, event.index))
         swatches = [(np.full((40, 40, 3), tuple(bytes.fromhex(color[1:])), np.uint8), color) for color in found]
         return event.index, found, swatches
 
+    def _answer(found, event: gr.SelectData):
+        return found[event.index]
+
     def _choose(place, colors, points, event: gr.SelectData):
         return [*points, Hint(*place, colors[event.index])]
 
     outputs = [result, download]
-    file.change(load, file, [*shown, likely]).then(_colorize, shown, outputs)
+    file.change(load, file, [photo, editor, points, likely, several]).then(_colorize, shown, outputs)
     # `change` of the editor misses the first stroke and undo (gradio 6.31)
-    gr.on([editor.input, points.change], _colorize, shown, outputs, trigger_mode="always_last", show_progress="hidden")
+    changes = [editor.input, points.change, like.change, follow.change]
+    gr.on(changes, _colorize, shown, outputs, trigger_mode="always_last", show_progress="hidden")
+    ask.click(_several, photo, [found, several])
+    several.select(_answer, found, points)
     result.select(_propose, [photo, result], [place, colors, likely])
     likely.select(_choose, [place, colors, points], points)
     back.click(lambda points: points[:-1], points, points)
 
     def _download(file, photo, *more):
-        return full_size(colorizer, file, photo, hints_of_page(*more), folder)
+        return full_size(colorizer, file, photo, _hints(photo, *more) if file else [], folder)
 
     whole.click(_download, [file, *shown], download)
 

@@ -124,8 +124,9 @@ class Trainer:
             return min(1, (step + 1) / (rise + 1)) * (0.5 + 0.5 * math.cos(math.pi * step / total) if falls else 1)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _share)
-        if self.cfg.compile:
-            network.compile()
+        for each in (network, self.perceptual) if self.cfg.compile else ():
+            if each is not None:
+                each.compile()
         return *self.accelerator.prepare(network, optimizer), schedule
 
     def training_step(self, *batches: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,62 @@
+"""Hints from a reference photo and from the palette, with the model in the box."""
+
+import numpy as np
+import odd_photos
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from helpers.color import ab_of
+from helpers.inference.colorizer import Colorizer
+from helpers.inference.suggestions import DIFFERENT, SPREAD, answers, match, reference_hints
+from helpers.runs import BOX
+
+
+@pytest.fixture(scope="module")
+def box():
+    return Colorizer(BOX / "warmup.safetensors", "fp32")
+
+
+def ab(photo):
+    return ab_of(torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None])[0]
+
+
+def test_cells_match_if_each_is_the_others_nearest_neighbor():
+    torch.manual_seed(0)
+    ours = torch.nn.functional.normalize(torch.randn(16, 5, 6), dim=0)
+    order = torch.randperm(30)
+    theirs = ours.flatten(1)[:, order].unflatten(1, (5, 6))
+    cells, partners, similarity = match(ours, theirs)
+    assert len(cells) == 30 and torch.equal(order[partners], cells) and similarity.min() > 0.999
+
+
+def test_the_photo_itself_as_reference_gives_its_colors(box):
+    photo = data.coffee()
+    errors = [
+        (ab(box(photo, hints)) - ab(photo)).norm(dim=0).mean() for hints in ([], [reference_hints(box, photo, photo)])
+    ]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_following_not_at_all_changes_nothing(box):
+    hints = reference_hints(box, data.coffee(), data.chelsea(), follow=0.0)
+    assert hints[:, 2].max() == 0
+    np.testing.assert_array_equal(box(data.coffee(), [hints]), box(data.coffee()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (700, 40)])
+def test_odd_references_are_followed_or_refused(box, size, tmp_path):
+    Image.new("CMYK", size, (0, 200, 200, 0)).save(tmp_path / "odd.jpg")
+    assert box(data.coffee(), [reference_hints(box, data.coffee(), tmp_path / "odd.jpg")]).shape == (400, 600, 3)
+    with pytest.raises(ValueError, match="no colors"):
+        reference_hints(box, data.coffee(), odd_photos.color((60, 50)).convert("L"))
+
+
+def test_answers_differ_from_each_other(box):
+    lists = answers(box, data.astronaut())
+    assert lists[0] == [] and len(lists) >= 3
+    looks = [ab(box(data.astronaut(), hints)) for hints in lists]
+    for i, one in enumerate(looks):
+        for other in looks[:i]:
+            assert ((one - other).norm(dim=0) > 0.8 * DIFFERENT).float().mean() > 0.8 * SPREAD
