@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, peak_memory
 from measures import detail
+from tools.train_enlarger import compress
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab
@@ -69,20 +69,15 @@ def score(enlarge: Callable[[Tensor], Tensor], photos: list[Tensor], known: dict
     return table
 
 
-def compress(small: Tensor) -> Tensor:
-    """Return gray photos (N, 1, H, W) in [0, 1] as JPEG files of random quality decode to, as in notebook 09."""
-    qualities, decoded = torch.randint(50, 96, (len(small),)).tolist(), []
-    for photo, quality in zip((small[:, 0].clamp(0, 1) * 255).round().byte().cpu().numpy(), qualities, strict=True):
-        file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        decoded.append(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE))
-    return torch.from_numpy(np.stack(decoded))[:, None].float() / 255
-
-
 @torch.no_grad()
 def damaged(network: nn.Module, photos: list[Tensor]) -> pd.Series:
     """Return the mean PSNR and SSIM on photos damaged as in notebook 09, in the same way for each network."""
-    before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), compress]
-    task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), compress]), []
+
+    def _jpeg(small):
+        return compress(small, np.random.RandomState(0))
+
+    before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), _jpeg]
+    task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), _jpeg]), []
     for shape in sorted({tuple(photo.shape) for photo in photos}):
         alike = torch.stack([photo for photo in photos if tuple(photo.shape) == shape])
         tables.append(task.measure(task.outputs(network.eval(), alike, "cpu"), alike, None, "cpu"))

@@ -1,94 +1,171 @@
-"""`make box PHOTOS=folder`: train the model in the box, for hours; run again after an interruption, it continues."""
+"""Trains the model in the box: `make box PHOTOS=folder`. Run it again to continue.
+
+PHOTOS holds a folder for each source of photos. Sources are balanced, and each has validation photos of its own.
+"""
 
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
 
+import cv2
 import kornia.augmentation as K
+import numpy as np
 import torch
-from torch import Tensor
+from tools.paste import paste
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.color import L_ab_to_rgb, rgb_to_L_ab
-from helpers.config import PROFILES, Config
-from helpers.data import dataset
-from helpers.data.batches import augmentations
+from helpers.config import Config
+from helpers.data.photos import center_square, list_photos, read_rgb
+from helpers.evaluation import metrics
 from helpers.models.generator import Generator
-from helpers.runs import BOX, Run, save_network
-from helpers.training.losses import color_term
-from helpers.training.tasks import HintedColorization, with_hints
-from helpers.training.trainer import Trainer
+from helpers.runs import BOX, save_network
+from helpers.training.losses import ab_distance
+from helpers.training.tasks import Colorization, HintedColorization, with_hints
 
-COMMON = PROFILES["laptop"] | {"profile": "laptop", "data_source": "folder", "n_photos": 100_000}
-COMMON |= {"val_photos": 500, "warmup_rise": 500, "encoder_weights": None, "lpips_weights": None}
-COLORS = {"run": "box, colors", "warmup_epochs": 16, "ema_decay": 0.998}
-SHARPNESS = {"run": "box, sharpness", "warmup_epochs": 11, "warmup_lr": 2e-4, "ema_decay": 0.999, "seed": 2}
-HINTS = {"run": "box, hints", "hints_epochs": 1, "ema_decay": 0.998}
-
-
-def sharpness() -> list:
-    """Return a transform of rgb that blurs some photos and sharpens most, each with a strength of its own."""
-    return [K.RandomSharpness((0.0, 10.0), p=0.9)]
+SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
+VALIDATION = 15  # photos of each source with more than 60
+BATCH = 16
+STEPS = {"colors": 9_000, "hints": 1_000}
+RATES, RISE = {"colors": 4e-4, "hints": 1e-3}, {"colors": 300, "hints": 100}
+DECAY = 0.998  # of the EMA weights
+TWICE = "landscapes"  # the source whose photos are drawn twice as often
 
 
-def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
-    """Paste an ellipse of another photo, in another color, into some of a batch (N, 3, H, W) in [0, 1].
+def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the center squares of all photos, uint8 (N, 3, PACKED, PACKED), and the name of each one's source."""
 
-    As in notebook 07. share: of the photos; largest: half axis, in shares of the side.
+    def _square(path):
+        try:
+            rgb = read_rgb(path)
+        except OSError as error:
+            print(f"skipped: {error}")
+            return None
+        return center_square(rgb, PACKED, cv2.INTER_AREA if min(rgb.shape[:2]) > PACKED else cv2.INTER_LINEAR)
+
+    paths = list_photos(folder)
+    squares = list(tqdm(workspace.in_parallel(_square, paths), total=len(paths), desc="packing"))
+    found = [(path, square) for path, square in zip(paths, squares, strict=True) if square is not None]
+    sources = [path.relative_to(folder).parts[0] for path, _ in found]
+    return np.ascontiguousarray(np.stack([square for _, square in found]).transpose(0, 3, 1, 2)), np.array(sources)
+
+
+def divide(sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the numbers of the validation photos, those of the training photos, and the chance to draw each of these.
+
+    A photo's chance is 1 / sqrt(size of its source): large sources count more than small ones, but not in proportion.
     """
-    (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
-    rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
-    y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
-    inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
-    L, ab = rgb_to_L_ab(rgb.roll(1, 0))
-    inside, turn, plain = (maps[:, None].to(rgb.device) for maps in (inside, draw(-math.pi, math.pi), draw(0, 1)))
-    mean = (ab * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
-    a, b = ab.lerp(mean, plain).split(1, 1)
-    ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
-    return torch.where(inside, L_ab_to_rgb(L, ab), rgb)
+    random = np.random.RandomState(1)
+    large = [name for name in sorted(set(sources)) if name != TWICE and (sources == name).sum() > 60]
+    validation = np.concatenate([random.permutation(np.flatnonzero(sources == name))[:VALIDATION] for name in large])
+    training = np.setdiff1d(np.arange(len(sources)), validation)
+    sizes = {name: (sources[training] == name).sum() for name in set(sources[training])}
+    weights = np.array([(1 + (name == TWICE)) * sizes[name] ** -0.5 for name in sources[training]])
+    return validation, training, weights / weights.sum()
 
 
-def train(photos_folder: str, **changes: Any) -> None:
-    """Train on a folder of photos in three runs (colors, then with `sharpness`, then with hints), and fill the box.
+def squares_of(photos: np.ndarray) -> Tensor:
+    """Return packed photos reduced to SIZE, uint8 (N, 3, SIZE, SIZE)."""
+    small = [cv2.resize(photo.transpose(1, 2, 0), (SIZE, SIZE), interpolation=cv2.INTER_AREA) for photo in photos]
+    return torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())
 
-    changes: other values of the configuration, for all three. Raises as `dataset.prepare` and `Trainer.fit` do.
+
+def train(phase: str, generator: nn.Module, task: Colorization, augment: list[Callable], draw: Callable) -> nn.Module:
+    """Train a phase with AdamW along a cosine, and return the EMA weights; continues at its last checkpoint.
+
+    draw(count): returns that many training photos, uint8 (N, 3, PACKED, PACKED).
     """
-    first, second, third = (
-        Config(**COMMON | {"photos_folder": photos_folder} | step | changes) for step in (COLORS, SHARPNESS, HINTS)
+    steps, rise, file = STEPS[phase], RISE[phase], workspace.folder("box") / f"{phase}.pt"
+    generator = generator.to(memory_format=torch.channels_last).train()
+    parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, RATES[phase], betas=(0.5, 0.999), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
     )
-    accelerator, photos = workspace.make_accelerator(first.precision), dataset.prepare(first)
-    plain = augmentations(first)
-    soft_and_sharp = [*plain, *sharpness()]
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    parts, first = {"network": generator, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
+    if file.exists():
+        state = torch.load(file, weights_only=True)
+        first = state.pop("step")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    accelerator = workspace.make_accelerator()
+    for step in tqdm(range(first, steps), phase, steps, initial=first):
+        rgb = torch.from_numpy(draw(BATCH)).float() / 255
+        for transform in augment:
+            rgb = transform(rgb)
+        batch = task.batch(rgb.clamp(0, 1))
+        with accelerator.autocast():
+            output = generator(*task.inputs(batch))
+        loss = ab_distance(task.prediction(batch, output))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.update_parameters(generator)
+        if (step + 1) % 500 == 0 or step + 1 == steps:
+            torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, file)
+    return ema.module
 
-    def _fit(cfg, generator, augment, epochs, lr, **more):
-        workspace.seed_everything(cfg.seed)
-        terms = [color_term(cfg)]
-        Trainer(
-            cfg, accelerator, generator, terms, photos, augment, epochs=epochs, lr=lr, rise=cfg.warmup_rise, **more
-        ).fit()
-        return Run(cfg.run)
 
-    workspace.seed_everything(first.seed)
-    colors = _fit(first, Generator(**first.generator()), plain, first.warmup_epochs, first.warmup_lr)
-    again, rates = colors.load("warmup").train(), (second.warmup_epochs, second.warmup_lr)
-    sharp = _fit(second, again, soft_and_sharp, *rates, start=colors.name)
-    hinted, rates = with_hints(sharp.load("warmup").train(), photos.load("train")), (third.hints_epochs, third.hints_lr)
-    augment = [*soft_and_sharp, *[paste] * 4]
-    last = _fit(third, hinted, augment, *rates, start=sharp.name, task=HintedColorization())
-    fill(last, third)
+@torch.no_grad()
+def settle(generator: nn.Module, draw: Callable) -> nn.Module:
+    """Recompute the batch statistics of EMA weights on 384 photos; those of a frozen encoder stay as they are."""
+    for norm in generator.train().modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm.training:
+            norm.reset_running_stats()
+            norm.momentum = None
+    with workspace.make_accelerator().autocast():
+        for _ in range(12):
+            generator(Colorization().batch(squares_of(draw(32)).float() / 255).L)
+    return generator.eval()
 
 
-def fill(run: Run, cfg: Config) -> None:
-    """Write the generator of a run into the box, in half precision, with its configuration but no folder of photos."""
-    public = cfg.replace(photos_folder="", run="in the box")
+def report(generator: nn.Module, photos: Tensor) -> None:
+    """Print the gain over gray and the colorfulness on validation photos."""
+    table = metrics.measure_all(metrics.colorize_all(generator, photos), photos, with_ssim=False)
+    gray = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos, with_ssim=False)
+    share = table["colorfulness"].mean() / table["truth"].mean()
+    print(f"validation: {(table['PSNR'] - gray['PSNR']).mean():+.2f} dB over gray at {share:.0%} of the truth's colors")
+
+
+def main(folder: Path) -> None:
+    """Train both phases and fill the box."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    photos, sources = pack(folder)
+    validation, training, chances = divide(sources)
+    held_out = squares_of(photos[validation])
+
+    def _draw(count):
+        return photos[np.random.choice(training, count, p=chances)]
+
+    network = {"encoder": "tf_efficientnet_lite0", "freeze_encoder": True, "bottleneck": "identity"}
+    cfg = Config(
+        profile="laptop", run="in the box", size=SIZE, color_loss="ab distance", batch_size=BATCH,
+        data_source="folder", n_photos=len(training), **network,
+    )  # fmt: skip
+    crops = [
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomResizedCrop((SIZE, SIZE), scale=(0.7, 1.0), ratio=(1.0, 1.0), p=1.0),
+    ]
+    plain = train("colors", Generator(**cfg.generator()), Colorization(), crops, _draw)
+    report(settle(plain, _draw), held_out)
+    hinted = with_hints(plain, squares_of(photos[training[::8]]))
+    hinted = train("hints", hinted, HintedColorization(), [*crops, *[paste] * 4], _draw).eval()
+    report(hinted, held_out)
     BOX.mkdir(exist_ok=True)
-    save_network(BOX / "warmup.safetensors", run.load("hints"), public, half=True)
-    (BOX / "warmup.json").write_text(json.dumps(asdict(public), indent=1))
+    save_network(BOX / "warmup.safetensors", hinted, cfg, half=True)
+    (BOX / "warmup.json").write_text(json.dumps({**asdict(cfg), "start": "box"}, indent=1))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the model in the box on a folder of photos.")
-    parser.add_argument("photos", metavar="PHOTOS", help="a folder of thousands of varied color photos")
-    train(parser.parse_args().photos)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder for each source of varied color photos")
+    main(parser.parse_args().photos)
