@@ -10,7 +10,6 @@ from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.enlarger import Enlarger
 from helpers.inference.folder import JPEG, colorize_file, colorize_folder
 from helpers.inference.steadying import colorize_film
-from helpers.inference.suggestions import reference_hints
 from helpers.inference.user_hints import Hint, read_hints
 
 
@@ -27,7 +26,7 @@ def command() -> argparse.ArgumentParser:
         "--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place; in a film: @seconds"
     )
     parser.add_argument("--hints", metavar="FILE", help="JSON: a list of hints with x, y and color")
-    parser.add_argument("--like", metavar="FILE", help="a color photo whose colors similar places take over")
+    parser.add_argument("--like", default="", metavar="FILE", help="a color photo to take the colors from")
     parser.add_argument("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large")
     parser.add_argument("--enlarger", help="its weights; default: the most recent ones")
     parser.add_argument("--enlarge-large", action="store_true", help="enlarge photos of over 2 million pixels too")
@@ -59,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = vars(parser.parse_args(arguments))
     source, target, weights, quality, file_format = map(given.pop, ("source", "target", "weights", "quality", "format"))
     points, file, enlarger = map(given.pop, ("hint", "hints", "enlarger"))
-    like = given.pop("like")
+
     try:
         if not source or not target:
             raise ValueError("IN and OUT must not be empty")
@@ -67,8 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
         hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
         check(source, target, hints)
         colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
-        if like and (source.is_dir() or source.suffix.lower() in film.SUFFIXES):
-            raise ValueError("--like is for one photo")
         if source.is_dir():
             colorize_folder(source, target, colorizer, quality, file_format, **given)
             return
@@ -77,7 +74,6 @@ def main(arguments: list[str] | None = None) -> None:
             for sentence in colorize_film(source, target, colorizer, hints, **given):
                 print(f"note: {sentence}")
             return
-        hints = ([reference_hints(colorizer, source, like)] if like else []) + hints
         if colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints):
             print("note: this photo was in color already; only its lightness was used")
     except (OSError, ValueError, NameError) as error:

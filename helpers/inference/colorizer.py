@@ -35,6 +35,7 @@ class Options:
     enlarge: int = chosen(1, 2, 4)  # times as large, by super-resolution (notebook 09)
     enlarge_large: bool = False  # enlarge large photos too
     large_scans: bool = False  # read files of any number of pixels
+    like: str = ""  # path of a color photo whose colors similar places take over, see `reference_hints`
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
     both_ways: bool = True  # films: carry colors over from the next frame too
 

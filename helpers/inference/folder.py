@@ -26,6 +26,7 @@ from helpers.files import locked, write_atomically
 from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.steadying import colorize_film
+from helpers.inference.suggestions import reference_hints
 from helpers.inference.user_hints import Hint
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
@@ -68,6 +69,8 @@ def colorize_file(
     try:
         original = read_rgb(source, page, None if options.large_scans else MAX_PIXELS)
         rgb, L, size = colorizer.prepare(original, options)
+        if options.like:
+            hints = [reference_hints(colorizer, original, options.like), *hints]
         with PREDICTING:
             ab = colorizer.predict_colors(L, options, hints, size)
         content = encoded(render(rgb, ab), source, target, quality)

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from helpers.files import locked, refuse_another, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.film import FORMATS, LOOK, Film, find_cuts, join, write_film
+from helpers.inference.suggestions import reference_hints
 from helpers.inference.user_hints import Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
@@ -190,6 +191,8 @@ def paint(
     colorizer: Colorizer, frames: Sequence[np.ndarray], options: Options, hints: Sequence[Sequence[Hint]]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
+    if options.like:
+        hints = [[reference_hints(colorizer, rgb, options.like), *own] for rgb, own in zip(frames, hints, strict=True)]
     prepared = [colorizer.prepare(rgb, options) for rgb in frames]
     colors: list[Tensor] = []
     for start in range(0, len(prepared), BATCH):

@@ -1,5 +1,6 @@
 """Hints from a reference photo and from the palette, with the model in the box."""
 
+import films
 import numpy as np
 import odd_photos
 import pytest
@@ -8,7 +9,9 @@ from PIL import Image
 from skimage import data
 
 from helpers.color import ab_of
+from helpers.inference import __main__ as command
 from helpers.inference.colorizer import Colorizer
+from helpers.inference.film import Film
 from helpers.inference.suggestions import DIFFERENT, SPREAD, answers, match, reference_hints
 from helpers.runs import BOX
 
@@ -60,3 +63,20 @@ def test_answers_differ_from_each_other(box):
     for i, one in enumerate(looks):
         for other in looks[:i]:
             assert ((one - other).norm(dim=0) > 0.8 * DIFFERENT).float().mean() > 0.8 * SPREAD
+
+
+def test_the_command_follows_a_reference_for_photos_and_films(tmp_path):
+    Image.fromarray(data.coffee()).save(tmp_path / "reference.png")
+    Image.fromarray(data.coffee()).convert("L").save(tmp_path / "gray.png")
+    films.write(tmp_path / "film.mp4", [np.ascontiguousarray(data.coffee()[::4, ::4])] * 3)
+    box = ["--weights", str(BOX / "warmup.safetensors"), "--like", str(tmp_path / "reference.png")]
+    command.main([str(tmp_path / "gray.png"), str(tmp_path / "like.png"), *box])
+    command.main([str(tmp_path / "gray.png"), str(tmp_path / "plain.png"), *box[:2]])
+    errors = [
+        (ab(np.array(Image.open(tmp_path / name))) - ab(data.coffee())).norm(dim=0).mean()
+        for name in ("like.png", "plain.png")
+    ]
+    assert errors[0] < 0.6 * errors[1]
+    command.main([str(tmp_path / "film.mp4"), str(tmp_path / "like.mp4"), *box])
+    _, frame = next(Film(tmp_path / "like.mp4").frames())
+    assert (ab(frame) - ab(data.coffee()[::4, ::4])).norm(dim=0).mean() < 0.7 * errors[1]
