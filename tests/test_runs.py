@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -119,7 +120,6 @@ CONFIG = json.dumps({"size": 64})
         {"class": "Generator", "arguments": "a UNet", "config": CONFIG},
         {"class": "Generator", "arguments": HUB, "config": CONFIG},
         {"class": "SRResNet", "arguments": '{"blocks": 1000000}', "config": CONFIG},
-        {"class": "SRResNet", "arguments": "{}", "config": '{"size": 10000000}'},
         {"architecture": '{"encoder": "resnet18", "res_blocks": 1}'},  # of the first version
     ],
 )
@@ -128,6 +128,24 @@ def test_a_strangers_file_is_refused_by_its_name(tmp_path, metadata, offline):
     save_file({"weight": torch.zeros(3)}, path, metadata)
     with pytest.raises(ValueError, match=r"stranger\.safetensors"):
         load_network(path)
+
+
+def test_an_impossible_size_in_a_file_is_refused(tmp_path):
+    path, metadata = tmp_path / "large", {"class": "SRResNet", "arguments": '{"blocks": 1, "channels": 8}'}
+    for size, refused in ((64, nullcontext()), (10**7, pytest.raises(ValueError, match="size=10000000"))):
+        save_file(SRResNet(1, 8).state_dict(), path, metadata | {"config": json.dumps({"size": size})})
+        with refused:
+            assert load_network(path).trained_size == size
+
+
+@pytest.mark.parametrize("kind", [Generator, type("Mine", (Generator,), {"__module__": "__main__"})])
+def test_loading_downloads_nothing(kind, cfg, tmp_path, monkeypatch):
+    network = kind(**SMALL)
+    network._hub_mixin_config["weights"] = "imagenet"  # as if it had been built with them
+    save_network(tmp_path / "network", network, cfg)
+    monkeypatch.setattr("helpers.models.generator.imagenet_weights", lambda *args: pytest.fail("a download"))
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", kind, raising=False)
+    assert type(load_network(tmp_path / "network")) is kind
 
 
 # networks of one's own

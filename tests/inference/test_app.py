@@ -87,35 +87,6 @@ def _body(page, address):
 
 
 @needs_browser
-def test_a_broken_file_is_named_on_the_page_and_the_next_photo_still_works(page, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(photo(tmp_path / "whole.jpg").read_bytes()[:900])
-    page.set_input_files(UPLOAD, tmp_path / "broken.jpg")
-    page.get_by_text("broken.jpg cannot be read as a photo").wait_for(timeout=LONG)
-    page.set_input_files(UPLOAD, tmp_path / "whole.jpg")
-    assert downloaded(page, "whole-in-color.jpg").size == (301, 203)
-
-
-@needs_browser
-def test_ten_photos_dropped_at_once_are_all_answered(page, tmp_path):
-    sizes = {f"photo{i}": (200 + 10 * i, 150) for i in range(10)}
-    page.set_input_files(UPLOAD, [photo(tmp_path / f"{name}.png", size) for name, size in sizes.items()])
-    assert {name: downloaded(page, f"{name}-in-color.png").size for name in sizes} == sizes
-
-
-@needs_browser
-def test_ten_people_at_once_are_all_answered(browser, address, tmp_path):
-    pages = [browser.new_page() for _ in range(10)]
-    for page in pages:
-        page.goto(address)
-    for i, page in enumerate(pages):
-        page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
-        page.set_input_files(UPLOAD, photo(tmp_path / f"of{i}.jpg", (200 + 10 * i, 150)))
-    for i, page in enumerate(pages):
-        assert downloaded(page, f"of{i}-in-color.jpg").size == (200 + 10 * i, 150)
-        page.close()
-
-
-@needs_browser
 def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
     page = browser.new_page()
     black, white = np.zeros((60, 90, 3), np.uint8), np.full((60, 90, 3), 255, np.uint8)

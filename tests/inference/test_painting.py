@@ -52,10 +52,10 @@ def changed(page, act):
     return seen(page)
 
 
-def stroke(page):
+def stroke(page, place=0.45):
     """Draw a short line with the brush, which is red at first."""
     box = page.locator(f"{EDITOR} canvas").first.bounding_box()
-    x, y = box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.45
+    x, y = box["x"] + box["width"] * place, box["y"] + box["height"] * place
     page.mouse.move(x - 10, y)
     page.mouse.down()
     page.mouse.move(x + 10, y, steps=3)
@@ -65,16 +65,6 @@ def stroke(page):
 def redness(rgb):
     """a* of each pixel: what is red."""
     return rgb2lab(rgb)[..., 1]
-
-
-@needs_browser
-def test_a_stroke_is_followed_there_and_taken_back_bit_for_bit(page):
-    first = seen(page)
-    painted = changed(page, lambda: stroke(page))
-    red = redness(painted) - redness(first)
-    assert red.max() > 15  # where the stroke is
-    assert (red > 10).mean() < 0.25 and np.median(np.abs(red)) < 3  # and not everywhere
-    assert np.array_equal(changed(page, page.get_by_role("button", name="Undo").click), first)
 
 
 @needs_browser
@@ -90,7 +80,7 @@ def test_a_likely_color_is_chosen_at_a_place_and_taken_back(page):
     height, width = chosen.shape[:2]
     here = rgb2lab(chosen)[round(height * PLACE[1]), round(width * PLACE[0])]
     assert np.hypot(*(here - said)[1:]) < 3
-    assert np.array_equal(changed(page, page.get_by_text("Take the last chosen color back").click), first)
+    assert np.array_equal(changed(page, page.get_by_text("Undo the last chosen color").click), first)
 
 
 def seen_color(page, image):
@@ -113,13 +103,5 @@ def test_the_photo_is_downloaded_at_its_own_size_with_its_hints(page):
     small = np.asarray(whole.resize(painted.shape[1::-1], Image.Resampling.BOX))
     assert np.abs(redness(small) - redness(painted)).mean() < 1
     assert (redness(small) - redness(first)).max() > 12
-
-
-@needs_browser
-def test_what_is_no_photo_is_named(page, tmp_path):
-    (tmp_path / "letter.jpg").write_text("dear photo")
-    page.locator("#hints-photo").get_by_label("Remove this file").or_(
-        page.locator("#hints-photo").get_by_label("Clear")
-    ).first.click()
-    page.locator("#hints-photo input[type=file]").set_input_files(tmp_path / "letter.jpg")
-    page.get_by_text("letter.jpg cannot be read as a photo").wait_for(timeout=LONG)
+    changed(page, lambda: stroke(page, 0.6))
+    button.wait_for(state="hidden", timeout=LONG)  # the old result is withdrawn
