@@ -13,7 +13,7 @@ from helpers.inference.colorizer import Colorizer
 from helpers.inference.enlarger import Enlarger, latest_enlarger
 from helpers.inference.folder import colorize_folder
 from helpers.models.srresnet import SRResNet
-from helpers.runs import Run
+from helpers.runs import BOX, Run
 
 
 def trained(seed=0, **arguments):
@@ -97,8 +97,7 @@ def test_what_is_large_already_has_to_be_asked_for_twice(colorizer, monkeypatch)
 
 
 def test_the_gan_that_was_trained_last_is_taken_and_without_one_the_l1_network(kept):
-    with pytest.raises(FileNotFoundError, match="09_super_resolution makes it"):
-        latest_enlarger()
+    assert latest_enlarger() == BOX / "superres.safetensors"  # what comes with the project
     kept(("first", "superres", trained()))
     assert latest_enlarger() == Run("first").file("superres")
     kept(("first", "superres_gan", trained(1)), ("first damaged", "superres", trained(2)))
@@ -120,8 +119,10 @@ def test_the_command_enlarges_and_says_what_is_missing(kept, loud_generator, tmp
     odd_photos.color((40, 30)).convert("L").save(photo)
     kept(("one", "adversarial", loud_generator))
     with pytest.raises(SystemExit):
-        command.main([str(photo), str(target), "--enlarge", "4"])
+        command.main([str(photo), str(target), "--enlarge", "4", "--enlarger", str(tmp_path / "gone.safetensors")])
     assert "09_super_resolution makes it" in capsys.readouterr().err and not target.exists()
+    command.main([str(photo), str(tmp_path / "boxed.png"), "--enlarge", "4"])  # with the enlarger in the box
+    assert Image.open(tmp_path / "boxed.png").size == (160, 120)
     kept(("one", "superres", trained()), ("one", "superres_gan", trained(1)))
     command.main([str(photo), str(target), "--enlarge", "4"])
     l1 = str(Run("one").file("superres"))

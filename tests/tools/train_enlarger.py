@@ -1,4 +1,4 @@
-"""Trains the enlarger in the box: `make box-enlarger PHOTOS=folder`; about 20 minutes on one CPU core."""
+"""Trains the enlarger in the box: `make box-enlarger PHOTOS=folder`; about 10 minutes on one CPU core."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ from helpers.data.photos import list_photos, read_rgb, to_tensor
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
 
-PATCH, BATCH, STEPS, RATE = 96, 16, 9_000, 5e-4
+PATCH, BATCH, STEPS, RATE = 96, 16, 2_000, 5e-4
 
 
 def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
