@@ -137,22 +137,19 @@ def to_8bit(rgb: Tensor) -> Tensor:
     return (rgb.clamp(0, 1) * 255).round() / 255
 
 
-def colorfulness(rgb: Tensor) -> Tensor:
-    """Measure how colorful photos are (Hasler and Suesstrunk 2003, signed opponents).
+def colorfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
+    """Measure how colorful photos are (Hasler and Suesstrunk 2003).
 
     rgb: (N, 3, H, W) in [0, 1]. Returns (N,) on the scale of 8-bit values: 0 is gray, about 15 slightly,
-    45 averagely, 80 highly colorful.
+    45 averagely, 80 highly colorful. absolute: of the opponents' absolute values, see `ddcolor_cf`.
     """
     red, green, blue = (rgb.float() * 255).flatten(2).unbind(1)
-    opponents = torch.stack([red - green, (red + green) / 2 - blue])
+    opponents = torch.stack([red - green, (red + green) / 2 - blue])  # (2, N, pixels)
+    opponents = opponents.abs() if absolute else opponents
     spread = opponents.std(dim=-1, correction=0).square().sum(0).sqrt()
-    offset = opponents.mean(dim=-1).square().sum(0).sqrt()
-    return spread + 0.3 * offset
+    return spread + 0.3 * opponents.mean(dim=-1).square().sum(0).sqrt()
 
 
 def ddcolor_cf(rgb: Tensor) -> Tensor:
-    """Measure colorfulness as DDColor does (Kang et al. 2023, arXiv 2212.11613): absolute opponents; as above (N,)."""
-    red, green, blue = (rgb.float() * 255).flatten(2).unbind(1)
-    opponents = torch.stack([(red - green).abs(), ((red + green) / 2 - blue).abs()])
-    spread = opponents.std(dim=-1, correction=0).square().sum(0).sqrt()
-    return spread + 0.3 * opponents.mean(dim=-1).square().sum(0).sqrt()
+    """Return `colorfulness` as DDColor's code computes it (Kang et al. 2023, arXiv 2212.11613): of absolute values."""
+    return colorfulness(rgb, absolute=True)

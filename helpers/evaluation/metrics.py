@@ -17,6 +17,8 @@ REPORT = pd.DataFrame(
     index=["the report (100 photos of Kaggle's set, 255 px)"],
 )
 HIGHER_IS_BETTER = {"PSNR": True, "SSIM": True, "L1": False, "LPIPS": False}
+WINDOW = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # of SSIM, as Wang et al. 2004 use it
+BORDER = 4  # pixels on each side that super-resolution leaves out, as is usual at a scale of 4
 
 
 def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
@@ -24,19 +26,15 @@ def psnr(rgb: Tensor, truth: Tensor) -> Tensor:
     return -10 * (rgb - truth).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
 
 
-WANG = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # the window of Wang et al. 2004
-BORDER = 4  # pixels on each side that super-resolution leaves out, as is usual at a scale of 4
-
-
 def ssim(rgb: Tensor, truth: Tensor) -> list[float]:
     """Return each photo's structural similarity (Wang et al. 2004); both (N, 3, H, W) in [0, 1]."""
     pairs = zip(rgb.cpu().numpy(), truth.cpu().numpy(), strict=True)
-    return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0, **WANG)) for a, b in pairs]
+    return [float(structural_similarity(a, b, channel_axis=0, data_range=1.0, **WINDOW)) for a, b in pairs]
 
 
 def luma(rgb: Tensor) -> Tensor:
     """Return Y of photos (N, 3, H, W) in [0, 1], rounded to 8 bits: (N, H, W) from 16 to 235 (ITU-R BT.601)."""
-    red, green, blue = ((rgb.clamp(0, 1) * 255).round() / 255).unbind(1)
+    red, green, blue = to_8bit(rgb).unbind(1)
     return (16 + 65.481 * red + 128.553 * green + 24.966 * blue).round()
 
 
@@ -45,7 +43,7 @@ def quality(rgb: Tensor, truth: Tensor) -> pd.DataFrame:
     inner = (slice(None), slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     ours, theirs = (luma(photos)[inner].double().cpu().numpy() for photos in (rgb, truth))
     error = np.square(ours - theirs).mean((1, 2)).clip(1e-4)
-    similar = [structural_similarity(a, b, data_range=255, **WANG) for a, b in zip(ours, theirs, strict=True)]
+    similar = [structural_similarity(a, b, data_range=255, **WINDOW) for a, b in zip(ours, theirs, strict=True)]
     return pd.DataFrame({"PSNR": 10 * np.log10(255**2 / error), "SSIM": similar})
 
 
@@ -58,19 +56,54 @@ def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, wit
     """Return a table of metrics, one row a photo.
 
     rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
-    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness, truth (the truth's
-    colorfulness), delta CF (difference from the truth in DDColor's measure).
+    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness (Hasler and Suesstrunk's), truth (the
+    truth's colorfulness), and both as DDColor computes them.
     """
     rgb = to_8bit(rgb)
     columns = {"L1": ab_error(rgb, truth), "PSNR": psnr(rgb, truth)}
     if perceptual is not None:
         columns["LPIPS"] = perceptual(rgb, truth)
     columns |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
-    columns["delta CF"] = (ddcolor_cf(rgb) - ddcolor_cf(truth)).abs()
+    columns |= {"CF (DDColor)": ddcolor_cf(rgb), "truth's CF (DDColor)": ddcolor_cf(truth)}
     table = pd.DataFrame({name: values.detach().cpu().double().numpy() for name, values in columns.items()})
     if with_ssim:
         table.insert(2, "SSIM", ssim(rgb, truth))
     return table
+
+
+@torch.no_grad()
+def measure_all(
+    colorized: Tensor,
+    photos: Tensor,
+    perceptual: nn.Module | None = None,
+    device: torch.device | str = "cpu",
+    with_ssim: bool = True,
+    batch_size: int = 16,
+) -> pd.DataFrame:
+    """Return `measure`'s table for uint8 photos (N, 3, H, W), which are measured in batches."""
+    pairs = zip(colorized.split(batch_size), photos.split(batch_size), strict=True)
+    tables = [measure(a.to(device) / 255, b.to(device) / 255, perceptual, with_ssim) for a, b in pairs]
+    return pd.concat(tables, ignore_index=True)
+
+
+def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return a row per colorizer: mean, median, best and worst of each metric, and colorfulness beside the truth's.
+
+    tables: a dict of name -> `measure` table. "of truth" is a share; "|delta CF|" is the difference of the two means,
+    which is what papers print (Kang et al. 2023, arXiv 2212.11613).
+    """
+    rows = {}
+    for name, table in tables.items():
+        mean, row = table.mean(), {}
+        for metric in [m for m in HIGHER_IS_BETTER if m in table]:
+            ordered = np.sort(table[metric])[:: -1 if HIGHER_IS_BETTER[metric] else 1]
+            row |= {f"{metric} mean": mean[metric], f"{metric} median": table[metric].median()}
+            row |= {f"{metric} best": ordered[0], f"{metric} worst": ordered[-1]}
+        row |= {"colorfulness": mean["colorfulness"], "of truth": mean["colorfulness"] / mean["truth"]}
+        row["CF (DDColor)"] = mean["CF (DDColor)"]
+        row["|delta CF| (DDColor)"] = abs(mean["CF (DDColor)"] - mean["truth's CF (DDColor)"])
+        rows[name] = row
+    return pd.DataFrame(rows).T
 
 
 @torch.no_grad()
@@ -83,17 +116,30 @@ def colorize_all(
 ) -> Tensor:
     """Colorize photos from their lightness, and hints (N, 3, H, W) if given; returns uint8 (N, 3, H, W) on the CPU.
 
-    colorize: a function of L (N, 1, H, W) and hints, such as a generator in evaluation mode, that returns ab (N, 2, H,
-    W) in [-1, 1]. photos: uint8 (N, 3, H, W).
+    colorize: a function of L (N, 1, H, W), and of hints if they are given, such as a generator in evaluation mode, that
+    returns ab (N, 2, H, W) in [-1, 1]. photos: uint8 (N, 3, H, W).
     """
     batches = Batches(photos, batch_size, device)
-    more = [(part.to(device),) for part in hints.split(batch_size)] if hints is not None else [()] * len(batches)
-    return torch.cat([as_photos(b.L, colorize(b.L, *own).float()) for b, own in zip(batches, more, strict=True)])
+    if hints is None:
+        return torch.cat([as_photos(batch.L, colorize(batch.L).float()) for batch in batches])
+    pairs = zip(batches, hints.split(batch_size), strict=True)
+    return torch.cat([as_photos(batch.L, colorize(batch.L, part.to(device)).float()) for batch, part in pairs])
 
 
 def as_photos(L: Tensor, ab: Tensor) -> Tensor:
     """Return L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] as photos on the CPU, uint8 (N, 3, H, W)."""
     return (L_ab_to_rgb(L, ab) * 255).round().byte().cpu()
+
+
+def gray(L: Tensor) -> Tensor:
+    """Return ab = 0 for L (N, 1, H, W): the baseline without color."""
+    return torch.zeros_like(L).repeat(1, 2, 1, 1)
+
+
+def mean_color(photos: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a baseline: a function of L that gives every pixel the mean ab of uint8 photos (N, 3, H, W)."""
+    mean = torch.stack([batch.ab.mean((0, 2, 3)) for batch in Batches(photos, 1)]).mean(0)
+    return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
 
 
 def checkerboard(photos: Tensor) -> float:
@@ -113,58 +159,14 @@ def checkerboard(photos: Tensor) -> float:
     return ((changes * even).sum(1) / even.sum(1)).mean().item()
 
 
-@torch.no_grad()
-def measure_all(
-    colorized: Tensor,
-    photos: Tensor,
-    perceptual: nn.Module | None = None,
-    device: torch.device | str = "cpu",
-    with_ssim: bool = True,
-    batch_size: int = 16,
-) -> pd.DataFrame:
-    """Return `measure`'s table for uint8 photos (N, 3, H, W) in batches."""
-    pairs = zip(colorized.split(batch_size), photos.split(batch_size), strict=True)
-    tables = [measure(a.to(device) / 255, b.to(device) / 255, perceptual, with_ssim) for a, b in pairs]
-    return pd.concat(tables, ignore_index=True)
-
-
-def gray(L: Tensor) -> Tensor:
-    """Return ab = 0 for L (N, 1, H, W): the baseline without color."""
-    return torch.zeros_like(L).repeat(1, 2, 1, 1)
-
-
-def mean_color(photos: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a baseline: a function of L that gives every pixel the mean ab of uint8 photos (N, 3, H, W)."""
-    mean = torch.stack([batch.ab.mean((0, 2, 3)) for batch in Batches(photos, 1)]).mean(0)
-    return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
-
-
-def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return a row per colorizer: mean, median, best, worst of each metric, and colorfulness as a share of truth's.
-
-    tables: a dict of name -> `measure` table.
-    """
-    rows = {}
-    for name, table in tables.items():
-        row = {}
-        for metric in [m for m in HIGHER_IS_BETTER if m in table]:
-            ordered = np.sort(table[metric])[:: -1 if HIGHER_IS_BETTER[metric] else 1]
-            row |= {f"{metric} mean": table[metric].mean(), f"{metric} median": table[metric].median()}
-            row |= {f"{metric} best": ordered[0], f"{metric} worst": ordered[-1]}
-        row["colorfulness"] = table["colorfulness"].mean()
-        row["of truth"] = table["colorfulness"].mean() / table["truth"].mean()
-        rows[name] = row
-    return pd.DataFrame(rows).T
+def contrast(ab: Tensor) -> Tensor:
+    """Return the gradient magnitude of ab (N, 2, H, W): (N, H, W)."""
+    return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
 
 
 def near_edges(ab: Tensor, threshold: float = 8.0, reach: int = 3) -> Tensor:
     """Return where (N, H, W) a color edge is within `reach` pixels: ab (N, 2, H, W) changes by over `threshold`."""
     return F.max_pool2d((contrast(ab) > threshold).float(), 2 * reach + 1, 1, reach) > 0
-
-
-def contrast(ab: Tensor) -> Tensor:
-    """Return the gradient magnitude of ab (N, 2, H, W): (N, H, W)."""
-    return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
 
 
 def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach: int = 3) -> pd.DataFrame:
@@ -175,11 +177,12 @@ def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach
     color contrast across edges as a share of the truth's: 1 is sharp, 0 is washed out.
     """
     truth, ours = ab_of(photos), ab_of(colorized)
-    there, kept = contrast(truth), contrast(ours)
-    edge, near = there > threshold, near_edges(truth, threshold, reach)
-    error = (truth - ours).norm(dim=1)
+    edge, near = contrast(truth) > threshold, near_edges(truth, threshold, reach)
 
-    means = [(values * where).sum((1, 2)) / where.sum((1, 2)) for values, where in ((error, near), (error, ~near))]
-    columns = {"error near edges": means[0], "error elsewhere": means[1]}
-    columns["edge contrast kept"] = (kept * edge).sum((1, 2)) / (there * edge).sum((1, 2))
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    def _mean(values, where):
+        return ((values * where).sum((1, 2)) / where.sum((1, 2))).numpy()
+
+    error = (truth - ours).norm(dim=1)
+    columns = {"error near edges": _mean(error, near), "error elsewhere": _mean(error, ~near)}
+    columns["edge contrast kept"] = _mean(contrast(ours), edge) / _mean(contrast(truth), edge)
+    return pd.DataFrame(columns)

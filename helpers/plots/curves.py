@@ -15,7 +15,11 @@ from helpers.plots import images
 ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
 NORMS = ["G gradient", "D gradient"]
 LOG_PANELS = ("generator's terms", "gradient norms before clipping")
-UNITS = {"PSNR": "PSNR, dB"}
+
+
+def with_unit(metric: str) -> str:
+    """Return a metric's name, with its unit if it has one."""
+    return f"{metric}, dB" if metric.startswith("PSNR") else metric
 
 
 def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
@@ -39,7 +43,7 @@ def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) 
     if title in LOG_PANELS:
         axis.set_yscale("log" if (values.min() > 0).all() else "symlog")
     axis.set_title(title, fontsize=10)
-    axis.legend(axis.lines[: len(columns)], columns, fontsize=7)
+    axis.legend(axis.lines[: len(columns)], columns, fontsize=8)
     axis.set_xlabel("epoch", fontsize=8)
 
 
@@ -52,8 +56,8 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
     if metric == "colorfulness" and "val truth" in history:
         axis.axhline(history["val truth"].iloc[-1], color="0.5", ls=":", label="truth")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # an epoch is whole
-    axis.set_title(f"validation {UNITS.get(metric, metric)}", fontsize=10)
-    axis.legend(fontsize=7)
+    axis.set_title(f"validation {with_unit(metric)}", fontsize=10)
+    axis.legend(fontsize=8)
     axis.set_xlabel("epoch", fontsize=8)
 
 
@@ -126,8 +130,9 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> disp
         for label, history in histories.items():
             if f"val {metric}" in history:
                 axis.plot(history["epoch"], history[f"val {metric}"], "o-", ms=3, label=label)
-        axis.set(title=f"validation {UNITS.get(metric, metric)}", xlabel="epoch of its phase")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+        axis.set(title=f"validation {with_unit(metric)}", xlabel="epoch of its phase")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return images.finish(figure, name)
 
 
@@ -149,6 +154,6 @@ def frontiers(
         if metric == "PSNR" and report is not None:
             for label, value in report["PSNR mean"].items():
                 axis.axhline(value, color="0.6", ls=":", label=label)
-        axis.set(title=UNITS.get(metric, metric), xlabel="colorfulness, of truth")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
+        axis.set(title=with_unit(metric), xlabel="colorfulness, as a share of the truth's")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return images.finish(figure, name)

@@ -16,6 +16,7 @@ from helpers import workspace
 from helpers.color import ab_of, gray_rgb, rgb_to_L_ab
 
 AB_RANGE = 80  # CIE units: what the ab histograms show
+plt.style.use("petroff10")  # colors of lines that color-blind readers tell apart (Petroff 2021, arXiv 2107.02270)
 
 
 def as_image(photo: Tensor | np.ndarray) -> np.ndarray:
@@ -105,17 +106,6 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
         axis.set(title=f"{title}\n{near_gray:.0%} of pixels nearly gray", xlabel="a*", ylabel="b*", aspect="equal")
         axis.set_facecolor("black")
     figure.colorbar(picture, ax=axes[0, -1], label="share of pixels")
-    return finish(figure, name)
-
-
-def patch_map(photo: Tensor, logits: Tensor, name: str | None = None) -> display.Image:
-    """Show a photo (3, H, W), and the patch scores (1, h, w) over it as probabilities of "real"."""
-    probability = torch.sigmoid(logits.detach().float())[0]
-    size = "x".join(map(str, probability.shape))
-    figure = heat_figure({"the photo": as_image(photo), f'{size} patch scores, as probability of "real"': probability})
-    axis = figure.axes[1]
-    axis.images[0].set(cmap="RdYlGn", clim=(0, 1), alpha=0.6, extent=(0, photo.shape[2], photo.shape[1], 0))
-    axis.imshow(as_image(photo).mean(-1), cmap="gray", zorder=-1)  # in gray: its colors could be mistaken for scores
     return finish(figure, name)
 
 

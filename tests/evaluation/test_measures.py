@@ -1,8 +1,8 @@
-"""The baseline that knows no network, and the curve over the number of hints."""
+"""Measures of the benches and notebooks 07 and 09: hints without a network, the curve of hints, detail."""
 
 import pytest
 import torch
-from bench.measures import hint_curve, spread_colors
+from bench.measures import detail, hint_curve, spectrum, spread_colors
 
 from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
@@ -33,13 +33,21 @@ def test_of_two_hints_the_nearer_and_the_more_alike_one_wins():
     assert a[31, 28] > 20 and a[31, 35] < -20  # the border lies in the middle
 
 
-def test_more_hints_of_true_colors_help_a_baseline_more(photos):
-    curve = hint_curve(lambda L, hints: metrics.gray(L), photos, (0, 1, 10, 50))
-    assert curve["no network"].is_monotonic_increasing and curve["no network"].iloc[-1] > curve["network"].iloc[0] + 2
-    assert (curve["gain"] == 0).all()
-
-
-def test_the_curve_is_of_true_colors_at_the_fixed_places(photos):
+def test_hints_of_true_colors_help_a_baseline_and_the_curve_measures_it(photos):
+    curve = hint_curve(lambda L, hints: metrics.gray(L), photos, (0, 10))
+    assert curve.loc[10, "no network"] > curve.loc[0, "no network"] + 1 and (curve["gain"] == 0).all()
     table = fixed_squares(len(photos), (64, 64), 10)
     wanted = metrics.psnr(spread_colors(photos, fixed_hints(photos, table, 10)).float() / 255, photos.float() / 255)
-    assert hint_curve(lambda L, hints: hints[:, :2], photos, (0, 10)).loc[10, "no network"] == wanted.mean().item()
+    assert curve.loc[10, "no network"] == wanted.mean().item()
+
+
+def test_a_wave_has_its_energy_at_its_frequency():
+    columns = torch.arange(128)
+    for frequency in (0.1, 0.3, 0.45):
+        wave = (0.5 + 0.3 * torch.cos(2 * torch.pi * frequency * columns)).expand(1, 3, 128, 128)
+        assert abs((spectrum(wave).argmax().item() + 0.5) / 128 - frequency) < 1 / 64
+        assert (detail(wave) > 0.9) == (frequency > 0.25)
+
+
+def test_noise_has_three_quarters_of_its_energy_in_the_outer_half_of_the_rings():
+    assert detail(torch.rand(8, 1, 96, 64).expand(-1, 3, -1, -1)) == pytest.approx(0.75, abs=0.03)

@@ -1,0 +1,103 @@
+"""Curves of training: which columns are drawn where, one figure that updates, runs and frontiers side by side."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.plots import curves, images
+
+
+@pytest.fixture(autouse=True)
+def figures(monkeypatch):
+    """The figures in the order in which they were finished; none is left open."""
+    finished = []
+    finish = images.finish
+    monkeypatch.setattr(images, "finish", lambda figure, name=None: finished.append(figure) or finish(figure, name))
+    yield finished
+    assert not plt.get_fignums()
+
+
+def steps(*names, epochs=2, count=10):
+    table = pd.DataFrame({name: np.random.rand(epochs * count) + 0.1 for name in names})
+    return table.assign(epoch=np.repeat(np.arange(1, epochs + 1), count))
+
+
+def history(epochs=2, **more):
+    values = np.arange(1.0, epochs + 1)
+    named = {f"val {name}": values for name in ("L1", "PSNR", "colorfulness", "truth")}
+    return pd.DataFrame({"epoch": values.astype(int), **named, **more})
+
+
+def test_each_column_of_steps_is_in_one_panel_and_empty_panels_are_left_out():
+    names = ["L1", "my own term", "D loss", "D accuracy (real)", "D accuracy (fake)", "G gradient", "D gradient"]
+    panels = curves.panels_of(steps(*names))
+    assert sorted(sum(panels.values(), [])) == sorted(names) and len(panels) == 4
+    assert panels["generator's terms"] == ["L1", "my own term"] and panels["discriminator's terms"] == ["D loss"]
+    assert list(curves.panels_of(steps("L1"))) == ["generator's terms"]
+
+
+def test_steps_are_drawn_over_epochs_on_a_scale_that_shows_negative_values_too():
+    figure, axes = plt.subplots(1, 2)
+    table = steps("GAN", epochs=3)
+    curves.draw_steps(axes[0], table, ["GAN"], "generator's terms")
+    curves.draw_steps(axes[1], table.assign(GAN=-table["GAN"]), ["GAN"], "generator's terms")
+    x = axes[0].lines[0].get_xdata()
+    assert x[0] == 0 and 2.8 < x[-1] < 3 and [axis.get_yscale() for axis in axes] == ["log", "symlog"]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["GAN"]
+    plt.close(figure)
+
+
+def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness():
+    figure, axes = plt.subplots(1, 3)
+    tables = [history(**{"val PSNR raw": [1.0, 2.0]}), history(), history()]
+    for axis, table, metric in zip(axes, tables, ("PSNR", "PSNR", "colorfulness"), strict=True):
+        curves.draw_validation(axis, table, metric)
+    labels = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in axes]
+    assert labels == [["EMA weights", "raw weights"], ["raw weights"], ["raw weights", "truth"]]
+    assert axes[0].get_title() == "validation PSNR, dB"
+    plt.close(figure)
+
+
+def test_a_live_figure_updates_in_its_place_and_shows_the_progress(monkeypatch, figures):
+    shown = []
+
+    class Handle:
+        def update(self, picture):
+            shown.append(("update", picture))
+
+    def display(picture, display_id):
+        shown.append(("new", picture))
+        return Handle()
+
+    monkeypatch.setattr(curves.display, "display", display)
+    truth = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    live = curves.LiveFigure(truth, count=2)
+    for epoch in range(1, 18):
+        live.film.append((epoch, truth[:2]))
+    for epochs in (18, 19):
+        live.update(steps("L1", epochs=epochs, count=1), history(epochs), truth)
+    assert [how for how, _ in shown] == ["new", "update"]
+    live.progress("19")
+    rows = [axis.get_ylabel() for axis in figures[-1].axes if axis.get_ylabel()]
+    assert rows == ["epoch 3", "epoch 6", "epoch 9", "epoch 12", "epoch 15", "epoch 18", "truth"]
+
+
+def test_runs_are_compared_even_where_one_lacks_a_metric(figures):
+    curves.compare({"long": history(5), "short": history().drop(columns="val PSNR")}, "two")
+    L1, psnr, colorfulness = figures[0].axes
+    assert [len(axis.lines) for axis in (L1, psnr, colorfulness)] == [2, 1, 2]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["long", "short"]
+
+
+def test_a_frontier_has_its_dot_at_saturation_1_and_the_report_a_line(figures):
+    table = pd.DataFrame({"of truth": [0, 0.4, 0.8], "PSNR": [20, 22, 21], "L1": [0.1, 0.08, 0.09]}, index=[0.0, 1, 2])
+    curves.frontiers({"a": table, "b": table.assign(LPIPS=0.1)}, pd.DataFrame({"PSNR mean": [22.5]}, index=["report"]))
+    psnr, L1 = figures[0].axes  # LPIPS only where all have it
+    assert [tuple(line.get_xydata()[0]) for line in psnr.lines[1:4:2]] == [(0.4, 22), (0.4, 22)]
+    assert len(L1.lines) == 4 and [text.get_text() for text in figures[0].legends[0].get_texts()] == [
+        "a",
+        "b",
+        "report",
+    ]
