@@ -63,6 +63,8 @@ def load_network(
     holds another network, NameError for a class that is not defined here.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a .safetensors file in it")
     if not path.is_file():
         raise FileNotFoundError(missing(path, notebook))
     try:

@@ -55,6 +55,8 @@ def trusted(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     Untrusted are pixels that do not return to themselves (occluded), motion borders, and flow from outside the frame
     (Ruder et al. 2016, arXiv 1604.08610; Lai et al. 2018, arXiv 1808.00449).
     """
+    if min(flow.shape[:2]) < 2:  # a film one pixel wide or high has no neighbors to compare
+        return np.zeros(flow.shape[:2], np.float32)
     returned, length = warp(back, flow), np.square(flow).sum(2)
     occluded = np.square(flow + returned).sum(2) > 0.01 * (length + np.square(returned).sum(2)) + 0.5
     slope = sum(np.square(np.gradient(flow[..., i], axis=j)) for i in (0, 1) for j in (0, 1))

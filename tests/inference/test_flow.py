@@ -61,3 +61,7 @@ def test_flow_that_leaves_the_frame_is_not_trusted_and_the_smallest_frames_have_
     assert mask[:36, :36].all() and not mask[-3:].any() and not mask[:, -3:].any()
     tiny = np.zeros((1, 3), np.uint8)
     assert motion(tiny, tiny).shape == (1, 3, 2)
+
+
+def test_a_film_of_one_pixel_has_no_flow_to_trust():
+    assert not trusted(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)).any()
