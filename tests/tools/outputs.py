@@ -2,13 +2,16 @@
 
 A cell is tagged `keep_output`. A figure that shows photos is copied only if its cell is also tagged `free_photos`: the
 photos are scikit-image's or Kodak24's, which may be passed on.
+
+Some notebooks alone, from another folder: `python outputs.py "the model in the box" --executed FOLDER 06 07 10`.
 """
 
+import argparse
 import base64
 import io
 import os
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -19,6 +22,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 TAG, FREE = "keep_output", "free_photos"
 WIDEST = 1100  # pixels of a figure
 TEXTS = ("text/plain", "text/html", "text/markdown")
+MOVING = "image/gif"
 A_PROFILE = re.compile(r'"profile +(\w+), run ')  # as `workspace.describe` prints it, in a notebook's file
 A_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|content|Users|mnt)\b")
 
@@ -45,11 +49,11 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
             data = {kind: value for kind, value in output.data.items() if kind in TEXTS}
             if "image/png" in output.data:
                 data = smaller(output.data["image/png"])
-                if "image/jpeg" in data and FREE not in cell.metadata.get("tags", []):
-                    print(
-                        f"cell {cell.id}: a figure that looks like photos is left out; if they are free, tag it {FREE}"
-                    )
-                    continue
+            elif MOVING in output.data:
+                data = {MOVING: output.data[MOVING]}
+            if {"image/jpeg", MOVING} & set(data) and FREE not in cell.metadata.get("tags", []):
+                print(f"cell {cell.id}: a figure that looks like photos is left out; if they are free, tag it {FREE}")
+                continue
             outputs.append(nbformat.v4.new_output("display_data", data=data))
     text = "".join(
         str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
@@ -61,14 +65,17 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
     return outputs
 
 
-def keep(executed: Path, notebooks: Path, photos: str) -> None:
+def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = ()) -> None:
     """Copy the outputs of tagged cells from executed notebooks into those of the same name; cells are matched by id.
 
-    photos: what they were trained on, for the caption. A notebook that was not executed is left as it is. Raises
-    ValueError as `tidy_outputs` does, and for a notebook that another profile executed.
+    about: which network or photos, for the caption. numbers: of the notebooks, such as "06"; without them, all. A
+    notebook that was not executed is left as it is. Raises ValueError as `tidy_outputs` does, and for a notebook that
+    another profile executed.
     """
     profile = os.environ["COLORIZE_PROFILE"]
     for path in sorted(notebooks.glob("[0-9]*.ipynb")):
+        if numbers and path.name[:2] not in numbers:
+            continue
         if not (executed / path.name).exists():
             print(f"{path.name} was not executed: left as it is")
             continue
@@ -77,7 +84,7 @@ def keep(executed: Path, notebooks: Path, photos: str) -> None:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
         notebook, done = nbformat.read(path, 4), nbformat.reads(text, 4)
         day = done.metadata.papermill.end_time[:10]
-        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, trained on {photos}"
+        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {about}"
         cells = {cell.id: cell for cell in done.cells}
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):
@@ -86,4 +93,9 @@ def keep(executed: Path, notebooks: Path, photos: str) -> None:
 
 
 if __name__ == "__main__":
-    keep(PROJECT / "artifacts" / "notebooks", PROJECT / "notebooks", sys.argv[1])
+    command = argparse.ArgumentParser(description="Copy outputs of tagged cells into the committed notebooks.")
+    command.add_argument("about", help="which network or photos, for the caption")
+    command.add_argument("numbers", nargs="*", help="of the notebooks, such as 06; without them, all")
+    command.add_argument("--executed", type=Path, default=PROJECT / "artifacts" / "notebooks")
+    given = command.parse_args()
+    keep(given.executed, PROJECT / "notebooks", given.about, given.numbers)

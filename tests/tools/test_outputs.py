@@ -23,7 +23,8 @@ def test_committed_outputs_are_captioned_and_small_and_their_photos_are_free(pat
         assert TAG in tags or not outputs
         if outputs:
             assert re.match(r"\[a run of profile \w+, \d{4}-\d\d-\d\d, \d+ CPU cores, ", outputs[0].text)
-        assert FREE in tags or not [output for output in outputs if "image/jpeg" in output.get("data", {})]
+        photos = [output for output in outputs if {"image/jpeg", "image/gif"} & set(output.get("data", {}))]
+        assert FREE in tags or not photos
         assert not A_PATH.search("".join(str(output) for output in outputs if "image/" not in str(output)))
 
 
@@ -59,6 +60,7 @@ def test_photos_become_jpegs_drawings_stay_exact_and_progress_bars_go():
 
 def test_photos_without_the_tag_are_left_out(capsys):
     figures = [new_output("display_data", data={"image/png": picture}) for picture in (photo(), drawing())]
+    figures.append(new_output("display_data", data={"image/gif": "a film"}))
     assert len(tidy_outputs(new_code_cell(outputs=figures), "a run")) == 2  # the caption and the drawing
     assert FREE in capsys.readouterr().out
 
@@ -81,3 +83,18 @@ def test_a_notebook_that_another_profile_executed_is_refused(tmp_path, monkeypat
         nbformat.write(nbformat.v4.new_notebook(cells=[new_code_cell(outputs=[text])]), tmp_path / folder / "01.ipynb")
     with pytest.raises(ValueError, match="01.ipynb was executed in profile quick, not in laptop"):
         keep(tmp_path / "executed", tmp_path / "notebooks", "photos")
+
+
+def test_only_the_named_notebooks_of_a_folder_are_copied(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLORIZE_PROFILE", "quick")
+    papermill = {"papermill": {"end_time": "2026-11-27T09:00:00"}}
+    for folder, outputs in {"executed": [new_output("stream", text="a result\n")], "notebooks": []}.items():
+        (tmp_path / folder).mkdir()
+        for name in ("06.ipynb", "07.ipynb"):
+            cell = new_code_cell(outputs=outputs, metadata={"tags": [TAG]}, id="one")
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=papermill), tmp_path / folder / name)
+    keep(tmp_path / "executed", tmp_path / "notebooks", "the box", ["07"])
+    first, second = (
+        nbformat.read(tmp_path / "notebooks" / name, 4).cells[0].outputs for name in ("06.ipynb", "07.ipynb")
+    )
+    assert not first and "the box" in second[0].text and second[1].text == "a result\n"
