@@ -2,7 +2,7 @@
 
 import io
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,11 @@ import torch
 from PIL import Image, ImageOps
 from skimage import img_as_ubyte
 from skimage.color import gray2rgb
+
+with suppress(ImportError):  # HEIC, where it is installed
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
 SUFFIXES |= {".heif", ".jp2", ".j2k", ".tga", ".pgm", ".ppm", ".pnm"}
@@ -71,7 +76,7 @@ def _open(photo: Any, name: Any, page: int, max_pixels: int | None) -> np.ndarra
     except Exception as error:  # a damaged file can make a decoder fail in any way
         reason = str(error) or type(error).__name__
         if str(name).lower().endswith((".heic", ".heif")):
-            reason = "HEIC needs `pip install pillow-heif`, and `pillow_heif.register_heif_opener()` in Python"
+            reason = f"{reason}; HEIC needs `pip install pillow-heif`"
         raise OSError(f"{name} cannot be read as a photo: {reason}") from error
 
 

@@ -5,7 +5,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from helpers.data.photos import read_rgb, reduced
-from helpers.inference import film
-from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.colorizer import Colorizer
+from helpers.inference.film import SUFFIXES
 from helpers.inference.folder import colorize_file, target_of
 from helpers.inference.steadying import colorize_film
 from helpers.inference.suggestions import answers, reference_hints
@@ -27,55 +28,49 @@ from helpers.inference.user_hints import Hint, likely_colors
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
 SHOWN = 320  # pixels on the shorter side of the photo to paint on, for speed
 KEPT = 24 * 3600  # seconds before the page's copies of uploads are deleted
-SWEPT = 600  # seconds before a finished result is deleted
+SWEPT = 600  # seconds before a finished result is deleted; the page has its copy
 INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colors are a **guess**: the model chooses what was
 likely in the photos it learned from. It cannot know the color of a dress, a car or a uniform."""
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.
 Or click a place in the colored photo: likely colors for it appear below the photo; click one to use it."""
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
-BRUSH = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
-def place_for(folder: str, path: Path) -> Path:
-    """Return a new place below a folder for a file's colorized version; two files may have the same name."""
-    target = Path(tempfile.mkdtemp(dir=folder), target_of(path))
-    return target.with_stem(f"{target.stem}-in-color")
-
-
-def message(error: Exception, file: str) -> str:
-    """Return an error's text, with the name of an uploaded file in place of its path."""
-    text, name = str(error).replace(file, Path(file).name), Path(file).name
-    return text if name in text else f"{name}: {text}"
-
-
-def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: Options) -> dict[str, str]:
-    """Colorize an uploaded photo; returns its title, previews before and after, and the result's path."""
-    path = Path(file)
-    if path.suffix.lower() in film.SUFFIXES:
-        raise ValueError("this is a film: drop it on the tab Films")
-    target = place_for(folder, path)
-    colorize_file(path, target, colorizer, options)
-    shown = {"before": read_rgb(file), "after": read_rgb(target)}
-    for name, rgb in shown.items():
-        Image.fromarray(reduced(rgb, PREVIEW)).save(target.parent / f"{name}.jpg", quality=90)
-    height, width = shown["after"].shape[:2]
-    title = f"{path.name}, {width}x{height}"
-    return {"title": title, "result": str(target)} | {name: str(target.parent / f"{name}.jpg") for name in shown}
-
-
-def sweep(folder: str) -> None:
-    """Delete results that the page has copied long ago."""
+def place_for(folder: str, file: str | None) -> Path:
+    """Return a new place below a folder for an upload's colorized version, and delete old results there."""
+    if file is None:
+        raise ValueError("Drop a file first.")
     for old in Path(folder).iterdir():
         if time.time() - old.stat().st_mtime > SWEPT and not any(old.glob(".*.parts")):  # no film in progress
             shutil.rmtree(old, ignore_errors=True)
+    path = Path(file)
+    return Path(tempfile.mkdtemp(dir=folder), f"{path.stem}-in-color{Path(target_of(path)).suffix}")
+
+
+@contextmanager
+def reported(file: str | None) -> Iterator[None]:
+    """Show on the page what goes wrong with an uploaded file, under the file's own name."""
+    try:
+        yield
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        name = Path(file or "").name
+        text = str(error).replace(file or "", name)
+        gr.Warning(text if name in text else f"{name}: {text}", duration=20)
+
+
+def download_of(target: Path, notes: Sequence[str]) -> gr.DownloadButton:
+    """Return a result's download button, and show what the user may not expect of the result."""
+    if notes:
+        gr.Info(f"{target.name}: {'; '.join(notes)}", duration=20)
+    return gr.DownloadButton(f"Download {target.name}", value=str(target), visible=True)
 
 
 def build(colorizer: Colorizer | None = None, tabs: Sequence[str] = ("Photos", "Films", "Hints")) -> gr.Blocks:
     """Return the page, or some of its tabs, ready to `launch`; without a `Colorizer`, with the most recent weights."""
     colorizer = colorizer or Colorizer()
-    layouts = {"Photos": photos_tab, "Films": films_tab, "Hints": hints_tab}
+    layouts = {"Photos": photos_tab, "Films": films_tab, "Hints": HintsTab}
     with gr.Blocks(title="Colorize your photos", delete_cache=(3600, KEPT)) as page:
         page.folder = tempfile.TemporaryDirectory(prefix="colorize-", ignore_cleanup_errors=True)
         gr.Markdown(f"{INTRODUCTION} Weights: {colorizer}.")
@@ -104,153 +99,154 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
             gr.render(inputs=results)(_show)
 
     def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
-        sweep(folder)
-        chosen, done = dict(zip(fields, values, strict=True)), []
-        options = colorizer.options(**chosen | {"enlarge": 4 if chosen["enlarge"] else 1})
+        yield []  # a result belongs to its inputs
+        options, done = dict(zip(fields, values, strict=True)), []
+        options["enlarge"] = 4 if options["enlarge"] else 1
         for file in progress.tqdm(files or [], unit="photos"):
-            try:
+            with reported(file):
                 done.append(colorize_upload(file, folder, colorizer, options))
-            except (OSError, ValueError, MemoryError) as error:
-                gr.Warning(message(error, file), duration=20)
-        return done
+        yield done
 
     inputs = [files, *fields.values()]
     # a slider that is dragged changes often
     gr.on([part.change for part in inputs], _colorize, inputs, results, trigger_mode="always_last")
 
 
-def _show(results: list[dict[str, str]]) -> None:
+def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: dict[str, Any]) -> tuple:
+    """Colorize an uploaded photo; returns its title, both previews' paths, the result's path, and notes."""
+    if Path(file).suffix.lower() in SUFFIXES:
+        raise ValueError("this is a film: drop it on the tab Films")
+    target = place_for(folder, file)
+    notes = colorize_file(Path(file), target, colorizer, colorizer.options(**options))
+    photos = {target.with_name("before.jpg"): read_rgb(file), target.with_name("after.jpg"): read_rgb(target)}
+    for path, rgb in photos.items():
+        Image.fromarray(reduced(rgb, PREVIEW)).save(path, quality=90)
+    return f"{Path(file).name}, {rgb.shape[1]}x{rgb.shape[0]}", tuple(map(str, photos)), target, notes
+
+
+def _show(results: list[tuple]) -> None:
     """Lay out results: a slider between before and after, and a download button for each."""
-    for result in results:
-        gr.ImageSlider((result["before"], result["after"]), label=result["title"], interactive=False, max_height=700)
-        gr.DownloadButton(f"Download {Path(result['result']).name}", value=result["result"])
+    for title, previews, target, notes in results:
+        gr.ImageSlider(previews, label=title, interactive=False, max_height=700)
+        download_of(target, notes)
 
 
 def films_tab(colorizer: Colorizer, folder: str) -> None:
     """Lay out the tab for a film."""
     with gr.Row():
         with gr.Column(scale=1):
-            file = gr.File(label="Film", file_types=sorted(film.SUFFIXES), height=180)
+            file = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180)
             saturation = gr.Slider(value=1, **SATURATION)
             steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 
+    def _withdraw():
+        return None, gr.DownloadButton(visible=False)
+
     def _colorize(file, saturation, steady, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
-        if file is None:
-            raise gr.Error("Drop a film first.")
-        target = place_for(folder, Path(file))
-        try:
-            lost = colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
-        except (OSError, ValueError) as error:
-            raise gr.Error(message(error, file)) from error
-        if lost:
-            gr.Warning("; ".join(lost), duration=20)
-        return str(target), gr.DownloadButton(f"Download {target.name}", value=str(target), visible=True)
+        with reported(file):
+            target = place_for(folder, file)
+            notes = colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
+            return str(target), download_of(target, notes)
+        return _withdraw()
 
     inputs = [file, saturation, steady]
-    start.click(_colorize, inputs, [player, download])
-    # a result belongs to its inputs
-    gr.on([part.change for part in inputs], lambda: (None, gr.DownloadButton(visible=False)), None, [player, download])
-
-
-def hints_of_page(editor: dict[str, Any] | None, points: list[Hint]) -> list[Hint | np.ndarray]:
-    """Return the brush layers of the editor, and the points."""
-    layers = (editor or {}).get("layers") or []
-    return [layer for layer in layers if layer is not None and layer[..., 3].any()] + points
+    coloring = start.click(_colorize, inputs, [player, download])
+    gr.on([part.change for part in inputs], _withdraw, None, [player, download], cancels=coloring)
 
 
 def load(file: str | None) -> tuple:
     """Return a new photo as it is shown, the editor's content, no points, no proposed colors and no answers."""
-    if file is None:
-        return None, None, [], [], []
-    try:
-        photo = reduced(read_rgb(file), SHOWN)
-    except (OSError, ValueError) as error:
-        raise gr.Error(message(error, file)) from error
-    gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return photo, {"background": gray, "layers": [], "composite": gray}, [], [], []
+    photo = gray = None
+    if file:
+        with reported(file):
+            photo = reduced(read_rgb(file), SHOWN)
+            gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return photo, gray, [], [], []
 
 
-def full_size(colorizer: Colorizer, file: str | None, photo: np.ndarray, hints: list, folder: str) -> gr.DownloadButton:
-    """Color a file at its own size with hints that were given on the photo as shown; return its download."""
-    if file is None:
-        raise gr.Error("Drop a photo first.")
-    path = Path(file)
-    try:
-        share, target = len(read_rgb(file)) / len(photo), place_for(folder, path)
-        hints = [Hint(hint.x * share, hint.y * share, hint.color) if isinstance(hint, Hint) else hint for hint in hints]
-        colorize_file(path, target, colorizer, colorizer.options(), hints=hints)
-    except (OSError, ValueError) as error:
-        raise gr.Error(message(error, file)) from error
-    return gr.DownloadButton(f"Download {target.name}", value=str(target), visible=True)
+class HintsTab:
+    """The tab for hints: paint a color, choose a likely one, follow another photo, or choose from several answers."""
 
+    def __init__(self, colorizer: Colorizer, folder: str):
+        self.colorizer, self.folder = colorizer, folder
+        if not colorizer.takes_hints:
+            gr.Markdown("These weights take no color hints. Notebook 07_hints trains some that do.")
+            return
+        photo, points, place, colors, lists = gr.State(), gr.State([]), gr.State(), gr.State([]), gr.State([])
+        gr.Markdown(EXPLAINED)
+        file = gr.File(label="Photo", height=100, elem_id="hints-photo")
+        with gr.Row():
+            brush = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
+            plain = {"layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
+            editor = gr.ImageEditor(label="Paint here", brush=brush, **plain, elem_id="hints-editor")
+            result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
+        likely = gr.Gallery(show_label=False, columns=12, height=90, allow_preview=False, elem_id="hints-likely")
+        with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
+            like = gr.Image(label="Like this photo", height=200)
+            follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
+            several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
+            ask = gr.Button("Show several answers")
+        with gr.Row():
+            back = gr.Button("Undo the last chosen color")
+            whole = gr.Button("Color at full size", variant="primary")
+        download, given = gr.DownloadButton(visible=False), [photo, editor, points, like, follow]
+        full = whole.click(self.full_size, [file, *given], download)
+        fresh = file.change(load, file, [photo, editor, points, likely, several], cancels=full)
+        fresh.then(self.colorize, given, [result, download])
+        # `change` of the editor misses the first stroke and undo (gradio 6.31)
+        changes, how = [editor.input, points.change, like.change, follow.change], {"trigger_mode": "always_last"}
+        gr.on(changes, self.colorize, given, [result, download], **how, show_progress="hidden", cancels=full)
+        result.select(self.propose, [photo, result], [place, colors, likely])
+        likely.select(_choose, [place, colors, points], points)
+        ask.click(self.answers, photo, [lists, several])
+        several.select(_answer, lists, points)
+        back.click(lambda points: points[:-1], points, points)
 
-def hints_tab(colorizer: Colorizer, folder: str) -> None:
-    """Lay out the tab for hints: paint a color, or choose a likely one for a place."""
-    if not colorizer.takes_hints:
-        gr.Markdown("These weights take no color hints. Notebook 07_hints trains some that do.")
-        return
-    photo, points, place, colors = gr.State(), gr.State([]), gr.State(), gr.State([])
-    gr.Markdown(EXPLAINED)
-    file = gr.File(label="Photo", height=100, elem_id="hints-photo")
-    with gr.Row():
-        look = {"label": "Paint here", "brush": BRUSH, "layers": False, "transforms": (), "sources": (), "height": 320}
-        editor = gr.ImageEditor(**look, format="png", elem_id="hints-editor")
-        result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
-    likely = gr.Gallery(show_label=False, columns=12, height=90, allow_preview=False, elem_id="hints-likely")
-    with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
-        like = gr.Image(label="Like this photo", type="numpy", height=200)
-        follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
-        several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
-        ask = gr.Button("Show several answers")
-    with gr.Row():
-        back = gr.Button("Undo the last chosen color")
-        whole = gr.Button("Color at full size", variant="primary")
-    download, shown = gr.DownloadButton("Download", visible=False), [photo, editor, points, like, follow]
-    found = gr.State([])
+    def hints(
+        self, photo: np.ndarray, editor: dict | None, points: list[Hint], like: Any, follow: float, share: float = 1
+    ) -> list[Any]:
+        """Return all hints for a photo that is `share` times as large as the one that is shown."""
+        hints = [] if like is None else [reference_hints(self.colorizer, photo, like, follow)]
+        hints += [layer for layer in (editor or {}).get("layers") or [] if layer is not None and layer[..., 3].any()]
+        return hints + [Hint(point.x * share, point.y * share, point.color) for point in points]
 
-    def _hints(photo, editor, points, like, follow):
-        try:
-            matched = [] if like is None else [reference_hints(colorizer, photo, like, follow)]
-        except ValueError as error:
-            raise gr.Error(str(error)) from error
-        return matched + hints_of_page(editor, points)
+    def colorize(self, photo: np.ndarray | None, *given: Any) -> tuple:
+        """Return the photo in color, with the hints, and withdraw the download: a result belongs to its inputs."""
+        colored = None
+        with reported(None):
+            colored = None if photo is None else self.colorizer(photo, self.hints(photo, *given))
+        return colored, gr.DownloadButton(visible=False)
 
-    def _colorize(photo, *more):
-        colored = None if photo is None else colorizer(photo, _hints(photo, *more))
-        return colored, gr.DownloadButton(visible=False)  # a result belongs to its inputs
+    def full_size(self, file: str | None, photo: np.ndarray, *given: Any) -> gr.DownloadButton:
+        """Color the file at its own size; return its download."""
+        with reported(file):
+            target = place_for(self.folder, file)
+            hints = self.hints(photo, *given, share=len(read_rgb(file)) / len(photo))
+            notes = colorize_file(Path(file), target, self.colorizer, self.colorizer.options(), hints=hints)
+            return download_of(target, notes)
+        return gr.DownloadButton(visible=False)
 
-    def _several(photo):
-        lists = [] if photo is None else answers(colorizer, photo)
-        return lists, [colorizer(photo, hints) for hints in lists]
-
-    def _propose(photo, result, event: gr.SelectData):
-        found = likely_colors(colorizer.generator, photo, result, *map(int, event.index))
+    def propose(self, photo: np.ndarray, result: np.ndarray, event: gr.SelectData) -> tuple:
+        """Return a clicked place, likely colors for it, and swatches of them."""
+        found = likely_colors(self.colorizer.generator, photo, result, *map(int, event.index))
+        found = found if len(found) > 1 else found + COLORS  # weights without a palette
         swatches = [(np.full((40, 40, 3), tuple(bytes.fromhex(color[1:])), np.uint8), color) for color in found]
         return event.index, found, swatches
 
-    def _answer(found, event: gr.SelectData):
-        return found[event.index]
+    def answers(self, photo: np.ndarray | None) -> tuple:
+        """Return several answers as lists of hints, and as photos."""
+        lists = [] if photo is None else answers(self.colorizer, photo)
+        return lists, [self.colorizer(photo, hints) for hints in lists]
 
-    def _choose(place, colors, points, event: gr.SelectData):
-        return [*points, Hint(*place, colors[event.index])]
 
-    outputs = [result, download]
-    file.change(load, file, [photo, editor, points, likely, several]).then(_colorize, shown, outputs)
-    # `change` of the editor misses the first stroke and undo (gradio 6.31)
-    changes = [editor.input, points.change, like.change, follow.change]
-    gr.on(changes, _colorize, shown, outputs, trigger_mode="always_last", show_progress="hidden")
-    ask.click(_several, photo, [found, several])
-    several.select(_answer, found, points)
-    result.select(_propose, [photo, result], [place, colors, likely])
-    likely.select(_choose, [place, colors, points], points)
-    back.click(lambda points: points[:-1], points, points)
+def _choose(place: tuple, colors: list[str], points: list[Hint], event: gr.SelectData) -> list[Hint]:
+    return [*points, Hint(*place, colors[event.index])]
 
-    def _download(file, photo, *more):
-        return full_size(colorizer, file, photo, _hints(photo, *more) if file else [], folder)
 
-    whole.click(_download, [file, *shown], download)
+def _answer(lists: list[list[Hint]], event: gr.SelectData) -> list[Hint]:
+    return lists[event.index]
 
 
 def main(arguments: list[str] | None = None) -> None:

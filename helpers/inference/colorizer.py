@@ -1,6 +1,7 @@
 """Colorizing one photo of any kind at its own size."""
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from helpers import workspace
 from helpers.color import rgb_to_L_ab, to_photo
 from helpers.config import bounded, check_fields, chosen
-from helpers.data.photos import reduced, to_rgb, to_tensor
+from helpers.data.photos import MAX_PIXELS, reduced, to_rgb, to_tensor
 from helpers.inference.enlarger import ENOUGH, Enlarger
 from helpers.inference.user_hints import Hint, hint_maps
 from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
 STRIP = 2**19  # pixels to color at a time, so that memory does not grow with the photo
+PERMISSIONS = ("enlarge_large", "large_scans")  # options that change no result
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,17 @@ class Options:
     def __post_init__(self):
         check_fields(self)
 
+    @property
+    def max_pixels(self) -> int | None:
+        """Pixels that a file may have; None for any number."""
+        return None if self.large_scans else MAX_PIXELS
+
     def refuse_large(self, height: int, width: int) -> None:
         """Raise ValueError for a photo that is too large to enlarge by default."""
         if self.enlarge > 1 and height * width > ENOUGH and not self.enlarge_large:
             raise ValueError(
-                f"the photo already has {width}x{height} pixels, and enlarging is for small photos: the network "
-                f"invents detail, and {self.enlarge * width}x{self.enlarge * height} pixels take minutes. To do it: "
-                "--enlarge-large on the command line, enlarge_large=True in Python"
+                f"a photo of {width}x{height} pixels hardly gains by enlarging, which would take minutes. To do it all "
+                "the same: --enlarge-large on the command line, enlarge_large=True in Python"
             )
 
 
@@ -61,7 +67,7 @@ def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
         L = cv2.fastNlMeansDenoising(L, None, options.denoise)
     if options.contrast:
         L = cv2.createCLAHE(options.contrast, (8, 8)).apply(L)
-    return cv2.cvtColor(np.dstack([L, np.full_like(L, 128), np.full_like(L, 128)]), cv2.COLOR_LAB2RGB)
+    return cv2.cvtColor(cv2.merge([L, *2 * [np.full_like(L, 128)]]), cv2.COLOR_LAB2RGB)
 
 
 class Colorizer:
@@ -75,10 +81,7 @@ class Colorizer:
     weights = None
 
     def __init__(
-        self,
-        generator: nn.Module | Path | str | None = None,
-        precision: str = "auto",
-        enlarger: Enlarger | None = None,
+        self, generator: nn.Module | Path | str | None = None, precision: str = "auto", enlarger: Enlarger | None = None
     ):
         self.accelerator, self.enlarger = workspace.make_accelerator(precision), enlarger
         if not isinstance(generator, nn.Module):
@@ -87,12 +90,9 @@ class Colorizer:
             generator = load_network(self.weights)
             if hasattr(generator, "scale"):
                 raise ValueError(f"{self.weights} holds a network for super-resolution, not a colorizer")
-            kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision, torch.float32)
-            for module in generator.modules():
-                if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                    module.to(kind)  # once, where autocast would do it at each call
         self.input_size = getattr(generator, "trained_size", None) or 256
         torch.backends.cudnn.benchmark = False  # photos have many sizes
+        self.predicting = threading.Lock()  # files are read and written in parallel, but predicted one at a time
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
 
     def __str__(self) -> str:
@@ -108,7 +108,8 @@ class Colorizer:
 
     def made_with(self, options: Options) -> dict[str, Any]:
         """Return all that a result depends on besides the photo: short hashes of the weights, and the options."""
-        found = {"weights": weights_hash(self.generator)} | asdict(options)
+        found = {name: value for name, value in asdict(options).items() if name not in PERMISSIONS}
+        found["weights"] = weights_hash(self.generator)
         return found | ({"enlarger": weights_hash(self.larger().network)} if options.enlarge > 1 else {})
 
     def larger(self) -> Enlarger:
@@ -121,21 +122,26 @@ class Colorizer:
         given = {name: value for name, value in options.items() if value is not None}
         return Options(**{"input_size": self.input_size} | given)
 
-    @torch.inference_mode()
-    def predict(self, L: Tensor, flip: bool = False, hints: Tensor | None = None) -> Tensor:
-        """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1], of any size, even one pixel.
+    def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray | Tensor] = (), **options: Any) -> np.ndarray:
+        """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), at its own size; see `Options`.
 
-        hints: maps (N, 3, h, w), see `HintAttention`. Raises ValueError if the generator takes none.
+        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied.
         """
-        height, width = L.shape[-2:]
-        small = (0, max(0, 33 - width), 0, max(0, 33 - height))
-        inputs = [F.pad(x, small, mode="replicate") for x in (L, hints) if x is not None]
-        inputs = [x.to(self.accelerator.device) for x in inputs]
-        with self.accelerator.autocast():
-            ab = self.generator(*inputs).float()
-            if flip:
-                ab = (ab + self.generator(*(x.flip(-1) for x in inputs)).float().flip(-1)) / 2
-        return ab[..., :height, :width].cpu()
+        options = self.options(**options)
+        rgb, L, size = self.prepare(photo, options)
+        return render(rgb, self.predict_colors(L, options, hints, size))
+
+    def prepare(self, photo: Any, options: Options) -> tuple[np.ndarray, Tensor, tuple[int, int]]:
+        """Return a photo as uint8 (H, W, 3), restored and enlarged; the network's input L (1, 1, h, w); its own size.
+
+        Raises OSError for an unreadable photo, ValueError for one too large to enlarge, FileNotFoundError if there is
+        no enlarger.
+        """
+        rgb = restore(to_rgb(photo, options.max_pixels), options)
+        size = rgb.shape[:2]
+        options.refuse_large(*size)
+        rgb = self.larger()(rgb, options.enlarge) if options.enlarge > 1 else rgb
+        return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0], size
 
     def predict_colors(
         self, L: Tensor, options: Options, hints: Sequence[Any] = (), photo: tuple[int, int] = (1, 1)
@@ -152,26 +158,20 @@ class Colorizer:
         ab = self.predict(L, options.flip, wanted) * options.saturation
         return torch.where(maps[:, 2:] == 1, maps[:, :2], ab)[0]
 
-    def prepare(self, photo: Any, options: Options) -> tuple[np.ndarray, Tensor, tuple[int, int]]:
-        """Return a photo as uint8 (H, W, 3), restored and enlarged; the network's input L (1, 1, h, w); its own size.
+    @torch.inference_mode()
+    def predict(self, L: Tensor, flip: bool = False, hints: Tensor | None = None) -> Tensor:
+        """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1], of any size, even one pixel.
 
-        Raises OSError for an unreadable photo, ValueError for one too large to enlarge, FileNotFoundError if there is
-        no enlarger.
+        hints: maps (N, 3, h, w), see `HintAttention`. Raises ValueError if the generator takes none.
         """
-        rgb = restore(to_rgb(photo, None) if options.large_scans else to_rgb(photo), options)
-        size = rgb.shape[:2]
-        options.refuse_large(*size)
-        rgb = self.larger()(rgb, options.enlarge) if options.enlarge > 1 else rgb
-        return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0], size
-
-    def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray] = (), **options: Any) -> np.ndarray:
-        """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), at its own size; see `Options`.
-
-        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied.
-        """
-        options = self.options(**options)
-        rgb, L, size = self.prepare(photo, options)
-        return render(rgb, self.predict_colors(L, options, hints, size))
+        height, width = L.shape[-2:]
+        small = (0, max(0, 33 - width), 0, max(0, 33 - height))
+        inputs = [F.pad(x, small, mode="replicate").to(self.accelerator.device) for x in (L, hints) if x is not None]
+        with self.predicting, self.accelerator.autocast():
+            ab = self.generator(*inputs).float()
+            if flip:
+                ab = (ab + self.generator(*(x.flip(-1) for x in inputs)).float().flip(-1)) / 2
+        return ab[..., :height, :width].cpu()
 
 
 def weights_hash(network: nn.Module) -> str:

@@ -11,7 +11,7 @@ from helpers import workspace
 from helpers.color import gray_rgb, rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.models.srresnet import bicubic
-from helpers.runs import BOX, ENLARGERS, Run, load_network, missing
+from helpers.runs import BOX, ENLARGERS, TRIAL, Run, load_network, missing
 
 TILE = 128  # pixels on a side of a tile of the small photo, without its context
 ENOUGH = 2_000_000  # photos above this many pixels are not enlarged by default
@@ -23,7 +23,8 @@ def latest_enlarger() -> Path:
     Raises FileNotFoundError if there are none.
     """
     for phase in reversed(ENLARGERS):
-        if found := list(workspace.folder("runs").glob(f"*/{phase}.safetensors")):
+        found = workspace.folder("runs").glob(f"*/{phase}.safetensors")
+        if found := [file for file in found if not file.parent.name.startswith(TRIAL)]:
             return max(found, key=lambda file: file.stat().st_mtime)
     if (boxed := BOX / "superres.safetensors").exists():
         return boxed

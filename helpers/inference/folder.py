@@ -5,14 +5,15 @@ import io
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import partial
-from hashlib import sha256
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -20,77 +21,78 @@ from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.color import colorfulness
-from helpers.data.photos import MAX_PIXELS, SUFFIXES, pages, read_rgb, reduced, to_tensor
+from helpers.data.dataset import unexplained
+from helpers.data.photos import SUFFIXES, pages, read_rgb
 from helpers.files import locked, write_atomically
 from helpers.inference import film
-from helpers.inference.colorizer import Colorizer, Options, render
+from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.steadying import colorize_film
 from helpers.inference.suggestions import reference_hints
-from helpers.inference.user_hints import Hint
 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")
 LONGEST = 65_535  # pixels on a side of a JPEG file
-IN_COLOR = 20  # colorfulness of a photo that was no gray photo or toned print
-OF_TARGET = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)  # faults that end a folder
-RECORD, SKIPPED = "colorized.jsonl", "skipped.csv"
-PREDICTING = threading.Lock()  # photos are read and written in parallel, but predicted one at a time
+TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
+COLORED = "it was in color already: only its lightness was used"
+FILMS_ALONE = ("steady", "both_ways")  # options that change no photo
+# faults of one result's name; any other fault in writing is the target folder's
+OF_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 
-def target_of(path: Path, name: str = "", file_format: str = "") -> str:
-    """Return the name of a file's colorized version: in "jpeg", "png", or with "" in its own format if possible.
-
-    name: to use in place of the file's own.
-    """
+def target_of(path: Path, file_format: str = "", page: str = "") -> str:
+    """Return the name of a file's colorized version: in "jpeg", "png", or with "" in its own format if possible."""
     suffix = path.suffix.lower()
     if suffix in film.SUFFIXES:
         ending = film.target_suffix(path)
     else:
         own = suffix if suffix in (*JPEG, ".png") else ".png"
         ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
-    return (name or path.name) + ("" if suffix == ending else ending)
+    return f"{path.stem}{page}{path.suffix}" + ("" if suffix == ending else ending)
 
 
 def colorize_file(
-    source: Path,
-    target: Path,
-    colorizer: Colorizer,
-    options: Options,
-    quality: int = 95,
-    hints: Sequence[Hint | np.ndarray] = (),
-    page: int = 0,
-) -> bool:
-    """Colorize a photo file, or a page of a TIFF, into another file, with its EXIF data, resolution and color profile.
+    source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95, hints: Sequence = ()
+) -> list[str]:
+    """Colorize a photo file into another, with its EXIF data, resolution and color profile; hints: see `hint_maps`.
 
-    Returns whether the photo was in color already: only its lightness is used. Raises ValueError for a photo that
-    cannot be read or colorized, OSError for a target that cannot be written.
+    Returns a sentence for each thing that the user may not expect. Raises ValueError for a photo that cannot be read or
+    colorized, FileExistsError for an existing target, OSError for one that cannot be written.
     """
-    try:
-        original = read_rgb(source, page, None if options.large_scans else MAX_PIXELS)
-        rgb, L, size = colorizer.prepare(original, options)
-        if options.like:
-            hints = [reference_hints(colorizer, original, options.like), *hints]
-        with PREDICTING:
-            ab = colorizer.predict_colors(L, options, hints, size)
-        content = encoded(render(rgb, ab), source, target, quality)
-    except FileNotFoundError:  # no enlarger: not the photo's fault
-        raise
-    except (OSError, ValueError) as error:
-        raise ValueError(str(error)) from error
-    except (MemoryError, RuntimeError) as error:  # PyTorch's lack of memory is a RuntimeError
-        hint = f"with input_size={options.input_size}; a smaller one needs less memory"
-        raise ValueError(f"{source} cannot be colorized {hint}: {error}") from error
+    if target.suffix.lower() not in (*JPEG, ".png"):
+        raise ValueError(f"{target}: choose a name that ends in .jpg or .png")
+    if target.exists():
+        raise FileExistsError(f"{target} exists already: choose another name, nothing is overwritten")
+    content, notes = colorized(source, target, colorizer, options, quality, hints)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda path: path.write_bytes(content))
-    return colorfulness(to_tensor(reduced(original, 64))).item() > IN_COLOR
+    more = pages(source) - 1
+    return notes + ([f"its other pages ({more}) are left out: colorize its folder to get them"] if more else [])
+
+
+def colorized(
+    source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int, hints: Sequence, page: int = 0
+) -> tuple[bytes, list[str]]:
+    """Return a photo, or a page of a TIFF, in color as the bytes of a target file, and notes as `colorize_file` does.
+
+    Raises ValueError for a photo that cannot be read or colorized.
+    """
+    try:
+        photo = read_rgb(source, page, options.max_pixels)
+        hints = [*([reference_hints(colorizer, photo, options.like)] if options.like else []), *hints]
+        content = encoded(colorizer(photo, hints, **asdict(options)), source, target, quality)
+        return content, [COLORED] if unexplained(photo) > TINTED else []
+    except (OSError, ValueError) as error:
+        raise ValueError(str(error)) from error
+    except Exception as error:  # a lack of memory has many types
+        hint = f"with input_size={options.input_size}; a smaller one needs less memory"
+        raise ValueError(f"{source} cannot be colorized {hint}: {error}") from error
 
 
 def encoded(rgb: np.ndarray, source: Path, target: Path, quality: int) -> bytes:
     """Return a photo (H, W, 3) as the bytes of a file, with those details of the source that can be written."""
     jpeg = target.suffix.lower() in JPEG
     if jpeg and max(rgb.shape) > LONGEST:
-        raise ValueError(f"{source}: a JPEG file holds at most {LONGEST:,} pixels on a side; use the format png")
+        raise ValueError(f"{source}: a JPEG file holds at most {LONGEST:,} pixels on a side: choose PNG")
     how = {"format": "JPEG", "quality": quality, "subsampling": 0} if jpeg else {"format": "PNG", "compress_level": 3}
     photo, buffer = Image.fromarray(rgb), io.BytesIO()
     try:
@@ -118,25 +120,24 @@ def metadata(path: Path) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Job:
-    """A photo, a page of one, or a film to colorize: its name in the record, and the name of the result."""
+class Job(NamedTuple):
+    """A photo, a page of one, or a film to colorize; source and result are relative to the two folders."""
 
     path: Path
+    is_film: bool
     page: int
-    key: str
-    name: Path
-
-    @property
-    def is_film(self) -> bool:
-        """Whether it is a film."""
-        return self.path.suffix.lower() in film.SUFFIXES
+    source: str
+    result: Path
 
 
 def jobs_in(source: Path, target: Path, file_format: str) -> tuple[list[Job], list[tuple[str, str]]]:
     """Return what to colorize in a folder and its subfolders, linked ones too, and what cannot be, with the reason."""
     seen, jobs, others = {target.resolve()}, [], []
-    for parent, folders, names in os.walk(source, followlinks=True):
+
+    def _closed(error):
+        others.append((error.filename, f"skipped: {error.strerror}"))
+
+    for parent, folders, names in os.walk(source, onerror=_closed, followlinks=True):
         seen.add(Path(parent).resolve())
         folders[:] = sorted(name for name in folders if Path(parent, name).resolve() not in seen)
         for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
@@ -146,73 +147,95 @@ def jobs_in(source: Path, target: Path, file_format: str) -> tuple[list[Job], li
                 continue
             count = pages(path) if suffix in (".tif", ".tiff") else 1
             for page in range(count):
-                part = relative.with_stem(f"{relative.stem}-{page + 1}") if count > 1 else relative
-                jobs.append(Job(path, page, part.as_posix(), part.with_name(target_of(path, part.name, file_format))))
+                result = relative.with_name(target_of(path, file_format, f"-{page + 1}" if count > 1 else ""))
+                jobs.append(Job(path, suffix in film.SUFFIXES, page, relative.as_posix(), result))
     return sorted(jobs, key=lambda job: job.is_film), others
 
 
-class Record:
-    """The results of ours in a folder: a line of JSON for each, with everything that it depends on."""
+class Target:
+    """A folder of results, with a record of what each was made from: a line of JSON for each result.
 
-    def __init__(self, folder: Path):
-        self.folder, self.file, self.entries, self.lock = folder, folder / RECORD, {}, threading.Lock()
-        for line in self.file.read_text().splitlines() if self.file.exists() else ():
-            with suppress(ValueError, KeyError):  # the last line of a killed program
-                entry = json.loads(line)
-                self.entries[entry["key"]] = entry
-        self.names = {entry["result"] for entry in self.entries.values()}
-
-    def place(self, job: Job) -> Path:
-        """Return where a result goes: over an earlier one for the same file, else where nothing is."""
-        if job.key in self.entries:
-            return self.folder / self.entries[job.key]["result"]
-        name = job.name
-        with self.lock:
-            while name.as_posix() in self.names or (self.folder / name).exists():
-                name = name.with_stem(name.stem + "+")
-            self.names.add(name.as_posix())
-        return self.folder / name
-
-    def has(self, job: Job, state: dict[str, Any]) -> bool:
-        """Say whether a result exists that was made from this state of the file, with these settings."""
-        entry = self.entries.get(job.key, {})
-        return (
-            all(entry.get(name) == value for name, value in state.items()) and (self.folder / entry["result"]).exists()
-        )
-
-    def add(self, job: Job, state: dict[str, Any], place: Path) -> None:
-        """Record a complete result."""
-        entry = {"key": job.key, **state, "result": place.relative_to(self.folder).as_posix()}
-        with self.lock, self.file.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def work_on(job: Job, record: Record, settings: str, colorizer: Colorizer, options: Options, quality: int) -> str:
-    """Do a job; returns "", "done" (before), "in color", or a sentence about what was skipped or lost.
-
-    A fault of one file never ends the folder; raises OSError if the target folder cannot be written.
+    Files that the record does not name are somebody else's.
     """
-    try:
-        stat = job.path.stat()
-        state = {"size": stat.st_size, "time": stat.st_mtime_ns, "settings": settings}
-        if record.has(job, state):
-            return "done"
-        place, note = record.place(job), ""
+
+    def __init__(self, source: Path, folder: Path, colorizer: Colorizer, options: Options, quality: int):
+        self.source, self.folder, self.colorizer, self.options = str(source.resolve()), folder, colorizer, options
+        self.quality, self.lock, made_with = quality, threading.Lock(), colorizer.made_with(options)
+        of_photos = {key: value for key, value in made_with.items() if key not in FILMS_ALONE} | {"quality": quality}
+        self.made_with, self.record, self.entries = {True: made_with, False: of_photos}, folder / "colorized.jsonl", {}
+        for line in self.record.read_text(errors="replace").splitlines() if self.record.exists() else ():
+            with suppress(ValueError, KeyError, TypeError):  # torn: the program was killed while it wrote
+                entry = json.loads(line)
+                key = entry["source"], entry["page"], Path(entry["result"]).suffix
+                self.entries[entry["folder"], *key] = self.entries[entry.get("size"), entry.get("time"), *key] = entry
+        self.names = {entry["result"].casefold() for entry in self.entries.values()}
+
+    def named(self, job: Job) -> Job:
+        """Return a job whose result has a name that nothing else has."""
+        name = job.result
+        while name.as_posix().casefold() in self.names or os.path.lexists(self.folder / name):
+            name = name.with_stem(name.stem + "+")
+        self.names.add(name.as_posix().casefold())
+        return job._replace(result=name)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Append an entry to the record, on a line of its own even after a torn one."""
+        with self.lock, self.record.open("a") as file:
+            file.write("\n" + json.dumps(entry))
+
+    def work(self, job: Job) -> tuple[str, str]:
+        """Colorize a photo or film; returns "colorized" or "done before", and what the user may not expect."""
+        stat, key = job.path.stat(), (job.source, job.page, job.result.suffix)
+        moved = stat.st_size, stat.st_mtime_ns, *key
+        before = self.entries.get((self.source, *key)) or self.entries.get(moved) or {}
+        name = before.get("result") or job.result.as_posix()
+        entry = {"folder": self.source, "source": job.source, "page": job.page, "result": name}
+        state = {"size": stat.st_size, "time": stat.st_mtime_ns, "made_with": self.made_with[job.is_film]}
+        place = self.folder / name
+        if before.items() >= state.items() and place.exists():
+            return "done before", before["note"]
+        place.parent.mkdir(parents=True, exist_ok=True)
         if job.is_film:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.unlink(missing_ok=True)  # an outdated result of ours
-            if lost := colorize_film(job.path, place, colorizer, **asdict(options)):
-                note = f"colorized, but {'; '.join(lost)}"
-        elif colorize_file(job.path, place, colorizer, options, quality, page=job.page):
-            note = "in color"
-        record.add(job, state, place)
-        return note
-    except OSError as error:
-        if {error.errno, getattr(error.__cause__, "errno", None)} & set(OF_TARGET):
-            raise OSError(f"{record.folder} cannot be written: {error.__cause__ or error}") from error
-        return f"skipped: {error.strerror or error}"
-    except (ValueError, MemoryError, RuntimeError) as error:
-        return f"skipped: {str(error).replace(f'{job.path} ', '')}"
+            new = place.with_name(f".{crc32(repr(state).encode()):08x}-{place.name}")
+            notes = [] if new.exists() else colorize_film(job.path, new, self.colorizer, **asdict(self.options))
+            self.add(entry)  # the name is ours, even if the program is killed before the next line
+            new.replace(place)
+        else:
+            content, notes = colorized(job.path, place, self.colorizer, self.options, self.quality, (), job.page)
+            self.add(entry)
+            write_atomically(place, lambda path: path.write_bytes(content))
+        self.add(entry | state | {"note": "; ".join(notes)})
+        return "colorized", "; ".join(notes)
+
+    def attempt(self, job: Job) -> tuple[str, str]:
+        """Do a job as `work` does, but return "skipped" and why for a fault of one file.
+
+        Raises OSError if the folder cannot be written.
+        """
+        try:
+            return self.work(job)
+        except OSError as error:
+            fault = error.__cause__ if isinstance(error.__cause__, OSError) else error
+            if fault.errno in OF_NAME or (fault.errno == errno.EACCES and os.access(self.folder, os.W_OK)):
+                return "skipped", fault.strerror
+            raise OSError(f"{self.folder} cannot be written: {fault.strerror or fault}") from error
+        except Exception as error:
+            return "skipped", str(error).replace(f"{job.path} ", "")
+
+    def attempt_all(self, jobs: list[Job]) -> list[tuple[str, str]]:
+        """Do all jobs, photos side by side, then the films, each on all cores; the stop button ends it at once."""
+        named = [self.named(job) for job in jobs]  # in order, whichever is done first
+        outcomes, count, pool = [], sum(not job.is_film for job in jobs), ThreadPoolExecutor(workspace.cores())
+        everything = chain(pool.map(self.attempt, named[:count]), map(self.attempt, named[count:]))
+        try:
+            for outcome in tqdm(everything, total=len(jobs), unit="file"):
+                outcomes.append(outcome)
+        except KeyboardInterrupt:
+            print(f"\nstopped: {len(outcomes)} of {len(jobs)} files are finished; the same command does the others")
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return outcomes
 
 
 def colorize_folder(
@@ -230,39 +253,34 @@ def colorize_folder(
     JPEG, 1 to 100; options: see `Options`. Raises FileNotFoundError for a source without photos, ValueError if both
     folders are the same, BlockingIOError if another program fills the target, OSError if it cannot be written.
     """
+    if not source or not Path(source).expanduser().is_dir():
+        raise FileNotFoundError(f"There is no folder {str(source)!r}: name one that holds photos or films.")
     source, target = Path(source).expanduser(), Path(target).expanduser()
-    if not source.is_dir():
-        raise FileNotFoundError(f"There is no folder {source}: name one that holds photos or films.")
     if source.resolve() == target.resolve():
         raise ValueError(f"{target} is the folder of the photos itself: name another one, they are never overwritten")
+    target.mkdir(parents=True, exist_ok=True)
+    if not os.access(target, os.W_OK):
+        raise PermissionError(f"{target} cannot be written: name another folder")
     colorizer = colorizer or Colorizer()
-    options = colorizer.options(**options)
-    settings = sha256(json.dumps([colorizer.made_with(options), quality], sort_keys=True).encode()).hexdigest()[:16]
     with locked(target):
-        jobs, notes = jobs_in(source, target, file_format)
+        results = Target(source, target, colorizer, colorizer.options(**options), quality)
+        jobs, others = jobs_in(source, target, file_format)
         if not jobs:
             raise FileNotFoundError(f"{source} holds no photos or films that can be read.")
-        more = {"settings": settings, "colorizer": colorizer, "options": options, "quality": quality}
-        work, count = partial(work_on, record=Record(target), **more), sum(not job.is_film for job in jobs)
-        results = chain(workspace.in_parallel(work, jobs[:count], workspace.cores() + 1), map(work, jobs[count:]))
-        try:  # photos side by side, then the films, each on all cores
-            outcome = [*tqdm(results, total=len(jobs), unit="file")]
-        except KeyboardInterrupt:
-            print("\nstopped: finished results are saved. Run the same command again to continue.")
-            raise
-        return _report(jobs, outcome, notes, target, colorizer)
+        return _report(target, jobs, results.attempt_all(jobs), others, colorizer)
 
 
-def _report(jobs: list[Job], outcome: list[str], notes: list, target: Path, colorizer: Colorizer) -> pd.DataFrame:
+def _report(target: Path, jobs: list[Job], outcomes: list, others: list, colorizer: Colorizer) -> pd.DataFrame:
     """Print a summary; write and return the table of what was skipped or lost."""
-    notes += [(job.key, note) for job, note in zip(jobs, outcome, strict=True) if note not in ("", "done", "in color")]
-    done, skipped = outcome.count("done"), sum(note.startswith("skipped") for note in outcome)
-    print(f"{len(jobs) - done - skipped} colorized, {done} done before, {skipped} skipped; weights: {colorizer}")
-    if count := outcome.count("in color"):
+    counts, file = Counter(outcome for outcome, _ in outcomes), target / "skipped.csv"
+    skipped, done = counts["skipped"] + len(others), counts["done before"]
+    print(f"{counts['colorized']} colorized, {done} done before, {skipped} skipped; weights: {colorizer}")
+    if count := outcomes.count(("colorized", COLORED)):
         print(f"{count} were in color already: only their lightness was used")
-    if notes:
-        print(f"{target / SKIPPED} lists what was skipped or lost")
-    table = pd.DataFrame(notes, columns=["photo", "reason"])
+    notes = [(job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1]]
+    table = pd.DataFrame(others + [note for note in notes if COLORED not in note[1]], columns=["photo", "reason"])
+    if len(table):
+        print(f"{file} lists what was skipped or lost")
     # file names need not be valid Unicode
-    write_atomically(target / SKIPPED, lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
+    write_atomically(file, lambda path: table.to_csv(path, index=False, errors="backslashreplace"))
     return table

@@ -25,7 +25,7 @@ class Hint:
     """A color for a place of a photo: x and y in pixels from the upper left, color as "#rrggbb" or a name.
 
     Only its hue and chroma count; the lightness is the photo's. at: seconds into a film. Raises ValueError for a text
-    that is no color.
+    that is no color, and for a place that is not two numbers.
     """
 
     x: float
@@ -34,20 +34,19 @@ class Hint:
     at: float = 0.0
 
     def __post_init__(self):
-        if not all(isinstance(value, (int, float)) and np.isfinite(value) for value in (self.x, self.y, self.at)):
-            raise ValueError(f"hint at {self.x!r}, {self.y!r}, {self.at!r}: all must be numbers, of pixels and seconds")
         try:
+            if not np.isfinite([self.x, self.y, self.at]).all():
+                raise ValueError("x, y and the time must be finite")
             ImageColor.getrgb(self.color)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"hint {self.color!r} is no color; write one as #rrggbb, such as #c03020") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{self} is no hint ({error}): numbers and a color such as #c03020 are needed") from error
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the hint of a text X,Y,COLOR or X,Y,COLOR@SECONDS; raises ValueError for any other text."""
-        x, _, rest = text.partition(",")
-        y, _, rest = rest.partition(",")
-        color, _, at = rest.partition("@")
         try:
+            x, y, rest = text.split(",", 2)
+            color, _, at = rest.partition("@")
             return cls(float(x), float(y), color.strip(), float(at or 0))
         except ValueError as error:
             raise ValueError(f"hint {text!r} is not X,Y,#rrggbb: {error}") from error
@@ -86,28 +85,11 @@ def hint_maps(hints: Sequence[Hint | np.ndarray | Tensor], photo: tuple[int, int
             continue
         if not (0 <= hint.x < photo[1] and 0 <= hint.y < photo[0]):
             raise ValueError(f"hint at {hint.x:g}, {hint.y:g} lies outside the photo of {photo[1]}x{photo[0]} pixels")
-        row, column = (int(at * less / more) for at, less, more in zip((hint.y, hint.x), size, photo, strict=True))
-        rows, columns = (slice(max(0, i - SIDE // 2), i + SIDE // 2 + 1) for i in (row, column))
-        maps[0, :2, rows, columns] = ab_of_color(hint.color).view(2, 1, 1)
-        maps[0, 2, rows, columns] = 1
+        row, column = int(hint.y * size[0] / photo[0]), int(hint.x * size[1] / photo[1])
+        top, left = max(0, row - SIDE // 2), max(0, column - SIDE // 2)
+        square = maps[0, :, top : row + SIDE // 2 + 1, left : column + SIDE // 2 + 1]
+        square[:2], square[2] = ab_of_color(hint.color).view(2, 1, 1), 1
     return maps
-
-
-def likely_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, x: int, y: int) -> list[str]:
-    """Return likely colors for a place of a photo, as "#rrggbb": the predicted one, then common ones.
-
-    photo, colored: uint8 (H, W, 3). Common colors are the most frequent ones of the training photos at that height and
-    lightness; a generator without a palette proposes none.
-    """
-    own = to_tensor(colored[y : y + 1, x : x + 1])
-    palette, (L, ab) = getattr(generator, "palette", None), rgb_to_L_ab(to_tensor(photo[y : y + 1, x : x + 1]))
-    if palette is not None and palette.abs().max() > 0:
-        heights, lights = palette.shape[:2]
-        cell = int(heights * y / len(photo)), int((L.item() + 1) / 2 * (lights - 0.01))
-        ab = palette[cell].float().cpu().view(-1, 2, 1, 1)
-        own = torch.cat([own, to_photo(L.expand(len(ab), -1, -1, -1), ab).float() / 255])
-    colors = (own[..., 0, 0] * 255).round().byte().tolist()
-    return [f"#{bytes(color).hex()}" for color in colors]
 
 
 def stroke_maps(layer: np.ndarray, size: tuple[int, int]) -> Tensor:
@@ -121,3 +103,19 @@ def stroke_maps(layer: np.ndarray, size: tuple[int, int]) -> Tensor:
     small = torch.from_numpy(cv2.resize(whole, size[::-1], interpolation=cv2.INTER_AREA)).permute(2, 0, 1)[None]
     mask = (small[:, 2:] > PAINTED).float()
     return torch.cat([small[:, :2] / small[:, 2:].clamp(min=1e-6), mask], 1) * mask
+
+
+def likely_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, x: int, y: int) -> list[str]:
+    """Return likely colors for a place of a photo, as "#rrggbb": the predicted one, then common ones.
+
+    photo, colored: uint8 (H, W, 3). Common colors are the most frequent ones of the training photos at that height and
+    lightness; a generator without a palette proposes none.
+    """
+    colors, palette = torch.from_numpy(colored[y, x])[None], getattr(generator, "palette", None)
+    if palette is not None and palette.any():
+        heights, lights = palette.shape[:2]
+        L, _ = rgb_to_L_ab(to_tensor(photo[y : y + 1, x : x + 1]))
+        ab = palette[int(heights * y / len(photo)), int((L.item() + 1) / 2 * (lights - 0.01))].float().cpu()
+        common = to_photo(L.expand(len(ab), -1, -1, -1), ab.view(-1, 2, 1, 1))
+        colors = torch.cat([colors, common[..., 0, 0]])
+    return [f"#{bytes(color).hex()}" for color in colors.tolist()]

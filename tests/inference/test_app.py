@@ -1,46 +1,40 @@
-"""The page for the browser, in a real one: photos in, color out, and what cannot be read stops nothing."""
+"""The page for the browser, in a real one: photos in, color out; a result is withdrawn when its input changes."""
 
 import io
-import os
-import subprocess
-import sys
-from importlib.metadata import version
 
+import gradio as gr
 import numpy as np
 import odd_photos
 import pytest
 from browsing import LONG, UPLOAD, needs_browser, served
-from notebook_tools import PROJECT
 from PIL import Image
+from skimage.color import rgb2lab
+from skimage.data import coffee
 
+from helpers.inference import app
 from helpers.inference.colorizer import Colorizer
-from helpers.plots import images
+from helpers.inference.user_hints import Hint
+from helpers.models.srresnet import SRResNet
+
+EDITOR, RESULT, LIKELY = "#hints-editor", "#hints-result img", "#hints-likely button img"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory, loud_generator):
-    """Where the page is served, with a model whose colors are strong."""
-    with served(tmp_path_factory.mktemp("served"), "adversarial", loud_generator) as place:
+def address(tmp_path_factory, hinted_generator):
+    with served(tmp_path_factory.mktemp("served"), "hints", hinted_generator, superres=SRResNet(1)) as place:
         yield place
 
 
 @pytest.fixture
 def page(browser, address):
-    """The page, opened; it must not tell any other machine anything (Gradio 5 asks for a font and a script)."""
-    page, asked = browser.new_page(viewport={"width": 1300, "height": 1000}), []
+    """The page, opened; nothing is sent elsewhere (Gradio 5 asks for a font and a script)."""
+    page, asked = browser.new_page(viewport={"width": 1400, "height": 1100}), []
     page.on("request", lambda request: asked.append(request))
     page.goto(address)
-    page.locator(UPLOAD).wait_for(state="attached", timeout=LONG)
+    page.locator(UPLOAD).first.wait_for(state="attached", timeout=LONG)
     yield page
     page.close()
-    elsewhere = [request for request in asked if not request.url.startswith((address, "data:", "blob:"))]
-    assert all(request.method == "GET" for request in elsewhere)
-    assert not elsewhere or version("gradio").startswith("5.")
-
-
-def photo(path, size=(301, 203), **options):
-    odd_photos.color(size).save(path, **options)
-    return path
+    assert all(each.method == "GET" or each.url.startswith((address, "data:", "blob:")) for each in asked)
 
 
 def downloaded(page, name):
@@ -53,58 +47,106 @@ def downloaded(page, name):
     return Image.open(waiting.value.path())
 
 
-def spread(image):
-    """How far from gray an image is: the mean distance of its largest from its smallest channel."""
-    return np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=2).mean()
+def chroma(image):
+    """The mean distance of an image from gray."""
+    return np.hypot(*np.moveaxis(rgb2lab(image.convert("RGB")), 2, 0)[1:]).mean()
+
+
+def body(page, address):
+    """What is at an address of the page, as a Pillow image."""
+    return Image.open(io.BytesIO(page.request.get(address).body())).convert("RGB")
 
 
 @needs_browser
-def test_a_photo_is_uploaded_seen_in_color_and_downloaded_at_its_own_size(page, loud_generator, tmp_path):
+def test_photos_are_seen_in_color_and_downloaded_and_what_is_no_photo_is_named(page, tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "grandmother, 1911"
-    gray = odd_photos.color((640, 431)).convert("L")
-    gray.save(tmp_path / "old print.jpg", exif=exif)
-    wanted = spread(Image.fromarray(Colorizer(loud_generator)(tmp_path / "old print.jpg", input_size=64)))
-    page.set_input_files(UPLOAD, tmp_path / "old print.jpg")
+    odd_photos.color((320, 215)).convert("L").save(tmp_path / "old print.jpg", exif=exif)
+    odd_photos.color((40, 30)).save(tmp_path / "other.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    (tmp_path / "film.mp4").write_bytes(b"a film")
+    files = [tmp_path / name for name in ("old print.jpg", "other.png", "broken.jpg", "film.mp4")]
+    page.set_input_files(f"{UPLOAD} >> nth=0", files)
+    page.get_by_text("broken.jpg cannot be read as a photo").wait_for(timeout=LONG)
+    page.get_by_text("film.mp4: this is a film: drop it on the tab Films").wait_for(timeout=LONG)
     result = downloaded(page, "old print-in-color.jpg")
-    assert result.size == (640, 431) and result.getexif()[0x010E] == "grandmother, 1911"
-    assert wanted > 5 and spread(result) == pytest.approx(wanted, rel=0.1)
+    assert result.size == (320, 215) and result.getexif()[0x010E] == "grandmother, 1911" and chroma(result) > 1.2
     shown = page.locator("img[src*='/file=']")
-    assert [shown.nth(i).evaluate("image => image.naturalWidth") for i in range(2)] == [640, 640]
-    colors = [spread(Image.open(_body(page, shown.nth(i).get_attribute("src")))) for i in range(2)]
-    assert min(colors) < 1 and max(colors) == pytest.approx(wanted, rel=0.1)  # before is gray, after is not
+    before, after = (body(page, shown.nth(i).get_attribute("src")) for i in range(2))
+    assert before.size == after.size == (320, 215) and chroma(before) < 0.5 < 1.2 < chroma(after)
+    assert downloaded(page, "other-in-color.png").size == (40, 30)
+    first = shown.nth(1).get_attribute("src")
     page.get_by_label("number input for Saturation").fill("0")
     page.keyboard.press("Tab")
+    page.wait_for_function("before => !document.querySelector(`img[src='${before}']`)", arg=first, timeout=LONG)
+    assert chroma(downloaded(page, "old print-in-color.jpg")) < 0.5
+    page.get_by_label("Enlarge four times").check()
+    page.get_by_text("other.png, 160x120").first.wait_for(timeout=LONG)
+
+
+def changed(page, act):
+    """Do something that changes the picture under "In color"; return the new one."""
+    before = page.locator(RESULT).get_attribute("src")
+    act()
     page.wait_for_function(
-        "before => !document.querySelector(`img[src='${before}']`)", arg=shown.nth(1).get_attribute("src")
+        "([place, before]) => document.querySelector(place)?.src != before", arg=[RESULT, before], timeout=LONG
     )
-    assert spread(downloaded(page, "old print-in-color.jpg")) < 2
+    return np.asarray(body(page, page.locator(RESULT).get_attribute("src")))
 
 
-def _body(page, address):
-    """Return what is at an address of the page, as a file."""
-    return io.BytesIO(page.request.get(address).body())
+def stroke(page):
+    """Draw a short line with the brush, which is red at first."""
+    box = page.locator(f"{EDITOR} canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] * 0.45, box["y"] + box["height"] * 0.45
+    page.mouse.move(x - 10, y)
+    page.mouse.down()
+    page.mouse.move(x + 10, y, steps=3)
+    page.mouse.up()
 
 
 @needs_browser
-def test_the_slider_of_the_notebooks_works_in_a_page_without_python(browser):
-    page = browser.new_page()
-    black, white = np.zeros((60, 90, 3), np.uint8), np.full((60, 90, 3), 255, np.uint8)
-    page.set_content(images.slider(black, white).data)
+def test_a_hint_changes_the_picture_and_withdraws_the_old_download(page, tmp_path):
+    page.get_by_role("tab", name="Hints").click()
+    Image.fromarray(coffee()).convert("L").save(tmp_path / "cup.png")
+    page.locator("#hints-photo input[type=file]").set_input_files(tmp_path / "cup.png")
+    page.locator(RESULT).wait_for(timeout=LONG)
+    page.locator(f"{EDITOR} canvas").first.wait_for(timeout=LONG)
+    page.wait_for_timeout(1000)  # until the editor has drawn the photo
+    first = np.asarray(body(page, page.locator(RESULT).get_attribute("src")))
+    page.get_by_text("Color at full size").click()
+    plain = downloaded(page, "cup-in-color.png")
+    painted = changed(page, lambda: stroke(page))
+    red = (rgb2lab(painted) - rgb2lab(first))[..., 1]
+    assert red.max() > 15 and (red > 10).mean() < 0.25 and np.median(np.abs(red)) < 3  # where the stroke is
+    page.get_by_text("Download cup-in-color.png", exact=True).wait_for(state="hidden", timeout=LONG)
+    page.get_by_text("Color at full size").click()
+    whole = downloaded(page, "cup-in-color.png")
+    assert whole.size == plain.size == (600, 400)
+    small = np.asarray(whole.resize(painted.shape[1::-1], Image.Resampling.BOX))
+    assert np.abs((rgb2lab(small) - rgb2lab(painted))[..., 1]).mean() < 1
+    assert np.array_equal(changed(page, page.get_by_role("button", name="Undo", exact=True).click), first)
+    picture = page.locator(RESULT)
+    box = picture.bounding_box()
+    picture.click(position={"x": box["width"] * 0.4, "y": box["height"] * 0.3})
+    color = page.locator(LIKELY).nth(3)
+    color.wait_for(timeout=LONG)
+    wanted = rgb2lab(np.asarray(body(page, color.get_attribute("src"))))[5, 5]
+    chosen = changed(page, color.click)
+    here = rgb2lab(chosen)[round(len(chosen) * 0.3), round(chosen.shape[1] * 0.4)]
+    assert np.hypot(*(here - wanted)[1:]) < 3
+    assert np.array_equal(changed(page, page.get_by_text("Undo the last chosen color").click), first)
 
-    def column(x):
-        shot = Image.open(io.BytesIO(page.locator("div > div").first.screenshot())).convert("L")
-        return shot.getpixel((round(x * shot.width), shot.height // 2))
 
-    assert column(0.25) < 10 and column(0.75) > 245  # before on the left, after on the right
-    page.locator("input").evaluate("input => { input.value = 10; input.dispatchEvent(new Event('input')) }")
-    assert column(0.05) < 10 and column(0.25) > 245
-    page.close()
+def test_hints_are_scaled_to_the_photo_and_empty_layers_are_none(hinted_generator):
+    with gr.Blocks():
+        tab = app.HintsTab(Colorizer(hinted_generator, "fp32"), "")
+    layers = [None, np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 4), 255, np.uint8)]
+    found = tab.hints(coffee(), {"layers": layers}, [Hint(10, 20, "red")], None, 1.0, share=2.5)
+    assert found[0] is layers[2] and found[1:] == [Hint(25, 50, "red")]
+    assert len(tab.hints(coffee(), None, [], coffee(), 1.0)) == 1
 
 
-def test_wrong_weights_are_a_clear_error(tmp_path):
-    env = os.environ | {"COLORIZE_WORKSPACE": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, "-m", "helpers.inference.app", "--weights", "gone.safetensors"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and "gone.safetensors is missing" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_weights_are_a_clear_error(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--weights", str(tmp_path / "gone.safetensors")])
+    assert ended.value.code == 2 and "gone.safetensors is missing" in capsys.readouterr().err

@@ -1,8 +1,11 @@
-"""Folders and files in color: what is begun goes on, what is bad is listed, and nothing is overwritten."""
+"""Files and folders in color: a record says what is done, what is bad is listed, and nothing is overwritten."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import odd_photos
@@ -14,7 +17,8 @@ from PIL import Image, ImageCms
 from helpers.inference import __main__ as command
 from helpers.inference import folder
 from helpers.inference.colorizer import Colorizer
-from helpers.runs import Run
+from helpers.inference.folder import colorize_file, colorize_folder
+from helpers.runs import Run, save_network
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -25,144 +29,143 @@ def colorizer(loud_generator):
 
 
 @pytest.fixture
-def album(tmp_path):
-    """A folder of photos of many kinds, some of them bad."""
-    source = tmp_path / "album"
-    (source / "below").mkdir(parents=True)
+def source(tmp_path):
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run(colorizer, source, tmp_path, capsys):
+    """Colorize the folder "in" into "out"; returns how many were colorized, and the table."""
+
+    def _run(place=source, **options):
+        table = colorize_folder(place, tmp_path / "out", colorizer, input_size=64, **options)
+        return int(capsys.readouterr().out.split(" colorized")[0].split()[-1]), table
+
+    return _run
+
+
+def small(path, width=60):
+    odd_photos.color((width, 50)).save(path)
+
+
+def results(out, pattern="*"):
+    """The size of each photo in a folder of results, by its name there."""
+    photos = [path for path in out.rglob(pattern) if path.suffix.lower() in (".png", ".jpg")]
+    return {path.relative_to(out).as_posix(): Image.open(path).size for path in photos}
+
+
+def test_a_folder_is_colorized_and_what_is_bad_is_listed(run, colorizer, source, tmp_path):
     good, bad = odd_photos.write_good(source), odd_photos.write_bad(source)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "grandmother, 1911"
-    odd_photos.color((50, 90)).save(source / "below" / "old.jpg", exif=exif, icc_profile=SRGB)
-    return source, good, bad
-
-
-def test_a_folder_is_colorized_and_what_is_bad_is_listed(colorizer, album, tmp_path):
-    source, good, bad = album
+    (source / "below").mkdir()
+    odd_photos.color((50, 90)).save(source / "below" / "old.jpg", exif=exif, icc_profile=SRGB, dpi=(600, 600))
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    table = folder.colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
+    count, table = run()
     reasons = table.set_index("photo")["reason"]
-    assert set(bad) <= set(reasons.index) and reasons[list(bad)].str.contains("cannot be read").all()
+    assert count == len(good) + 1 and set(bad) <= set(reasons.index)
+    assert reasons[list(bad)].str.contains("skipped.*cannot be read").all()
     assert set(pd.read_csv(tmp_path / "out" / "skipped.csv")["photo"]) == set(reasons.index)
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
-    written = {
-        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
-    }
     same = {name for name in good if name.lower().endswith((".jpg", ".png"))}
-    ours = {"below/old.jpg", "skipped.csv", "colorized.jsonl"}
-    assert written - {"lock"} == same | {f"{name}.png" for name in good.keys() - same} | ours
+    assert set(results(tmp_path / "out")) == same | {f"{name}.png" for name in good.keys() - same} | {"below/old.jpg"}
     with Image.open(tmp_path / "out/below/old.jpg") as old:
         assert old.size == (90, 50) and old.getexif()[0x010E] == "grandmother, 1911" and 0x0112 not in old.getexif()
-        assert old.info["icc_profile"] == SRGB
+        assert old.info["icc_profile"] == SRGB and old.info["dpi"] == pytest.approx((600, 600))
     wanted = colorizer(source / "plain.png", input_size=64)
     assert np.abs(np.array(Image.open(tmp_path / "out/plain.png")).astype(int) - wanted).mean() < 0.1
-
-
-def test_a_folder_goes_on_where_it_stopped(colorizer, album, tmp_path, capsys):
-    source, good, _ = album
-    folder.colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
-    kept = (tmp_path / "out/plain.png").stat().st_mtime_ns
     (tmp_path / "out/plain.jpg").unlink()
-    capsys.readouterr()
-    folder.colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
-    assert f"{len(good)} done before" in (printed := capsys.readouterr().out) and "1 colorized" in printed
-    assert (tmp_path / "out/plain.png").stat().st_mtime_ns == kept
+    assert run()[0] == 1 and run()[0] == 0
 
 
-def small(path, seed=0):
-    odd_photos.color((60 + seed, 50)).save(path)
-
-
-def test_what_changed_is_done_again_and_nothing_else(colorizer, tmp_path, capsys):
-    source, out = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    small(source / "a.png"), small(source / "b.png", 1)
-
-    def colorized(**options):
-        folder.colorize_folder(source, out, colorizer, input_size=64, **options)
-        return int(capsys.readouterr().out.split(" colorized")[0].split()[-1])
-
-    assert [colorized(), colorized()] == [2, 0]
-    small(source / "a.png", 7)  # exchanged
-    assert colorized() == 1 and Image.open(out / "a.png").size == (67, 50)
-    assert [colorized(saturation=2.0), colorized(saturation=2.0)] == [2, 0]
+def test_what_differs_is_done_again_and_nothing_else(run, colorizer, source, tmp_path):
+    small(source / "a.png"), small(source / "b.png", 61)
+    assert [run()[0], run()[0]] == [2, 0]
+    small(source / "a.png", 67)  # exchanged
+    assert run()[0] == 1 and results(tmp_path / "out") == {"a.png": (67, 50), "b.png": (61, 50)}
+    assert [run(saturation=2.0)[0], run(saturation=2.0, steady=0.5, large_scans=True)[0]] == [2, 0]
     source.rename(tmp_path / "moved")
-    source = tmp_path / "moved"
-    assert colorized(saturation=2.0) == 0
+    assert run(tmp_path / "moved", saturation=2.0)[0] == 0
+    assert run(tmp_path / "moved", saturation=2.0, file_format="jpeg")[0] == 2
+    assert set(results(tmp_path / "out")) == {"a.png", "b.png", "a.png.jpg", "b.png.jpg"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder.Colorizer, "made_with", lambda *_: {"weights": "others"})
+        assert run(tmp_path / "moved")[0] == 2
 
 
-def test_files_of_others_are_never_overwritten_and_no_two_photos_share_a_target(colorizer, tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
-    source.mkdir(), out.mkdir()
-    (out / "a.png").write_text("somebody else's")
-    small(source / "a.png"), small(source / "x.webp"), small(source / "x.webp.png", 1)
-    for _ in range(2):
-        folder.colorize_folder(source, out, colorizer, input_size=64)
-    assert (out / "a.png").read_text() == "somebody else's" and (out / "a+.png").exists()
-    assert {Image.open(out / name).size for name in ("x.webp.png", "x.webp+.png")} == {(60, 50), (61, 50)}
+def test_files_of_others_are_never_overwritten_and_no_two_photos_share_a_result(run, source, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("somebody else's")
+    small(source / "a.png"), small(source / "x.webp.png", 61)
+    run()
+    small(source / "x.webp")  # its result would have the name of another one
+    (tmp_path / "other").mkdir()
+    small(tmp_path / "other" / "a.png", 62)  # of the same name, from another folder
+    assert [run()[0], run(tmp_path / "other")[0], run()[0], run(tmp_path / "other")[0]] == [1, 1, 0, 0]
+    assert (tmp_path / "out" / "a.png").read_text() == "somebody else's"
+    (tmp_path / "out" / "a.png").unlink()
+    sizes = {"a+.png": (60, 50), "a++.png": (62, 50), "x.webp.png": (61, 50), "x.webp+.png": (60, 50)}
+    assert results(tmp_path / "out") == sizes
 
 
-def test_pages_links_names_and_unknown_kinds(colorizer, tmp_path):
-    source = tmp_path / "in"
-    source.mkdir()
+def test_every_page_links_long_names_and_unknown_kinds(run, source, tmp_path):
     pages = [odd_photos.color((50 + i, 40)) for i in range(3)]
     pages[0].save(source / "album.tif", save_all=True, append_images=pages[1:])
-    odd_photos.color((40, 30)).save(source / "dpi.jpg", dpi=(600, 600))
+    small(source / "album-1.tif")
     (tmp_path / "elsewhere").mkdir()
     small(tmp_path / "elsewhere" / "linked.png")
     (source / "link").symlink_to(tmp_path / "elsewhere")
+    (source / "loop").symlink_to(source)
     (source / "raw.dng").write_bytes(b"?")
     small(source / ("n" * 250 + ".png"))
-    for _ in range(2):
-        table = folder.colorize_folder(source, tmp_path / "out", colorizer, input_size=64, file_format="jpeg")
-    names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg")}
-    assert names == {"album-1.tif.jpg", "album-2.tif.jpg", "album-3.tif.jpg", "dpi.jpg", "link/linked.png.jpg"}
-    assert Image.open(tmp_path / "out" / "dpi.jpg").info["dpi"] == pytest.approx((600, 600))
-    assert set(table["photo"]) == {"raw.dng", "n" * 250 + ".png"} and table["reason"].str.startswith("skipped").all()
+    names = {"album-1.tif.jpg": (60, 50), "album-1.tif+.jpg": (50, 40), "link/linked.png.jpg": (60, 50)}
+    names |= {"album-2.tif.jpg": (51, 40), "album-3.tif.jpg": (52, 40)}
+    for count in (5, 0):
+        made, table = run(file_format="jpeg")
+        assert made == count and results(tmp_path / "out") == names
+        assert set(table["photo"]) == {"raw.dng", "n" * 250 + ".png"}
 
 
-def test_a_target_that_cannot_be_written_ends_the_folder_and_is_named(colorizer, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    small(tmp_path / "in" / "a.png")
+@pytest.mark.parametrize("moment", ["claimed", "written", "torn"])
+def test_a_kill_at_any_moment_loses_nothing_and_leaves_no_second_copy(moment, run, source, tmp_path, monkeypatch):
+    for i in range(3):
+        small(source / f"{i}.png", 60 + i)
+    run()
+    record = tmp_path / "out" / "colorized.jsonl"
+    lines = record.read_text().split("\n")
+    last = next(line for line in lines if '"2.png"' in line and "size" in line)
+    lines.remove(last)  # photos are done side by side: it need not be the last line
+    record.write_text("\n".join([*lines, last[:40]] if moment == "torn" else lines))
+    if moment == "claimed":
+        (tmp_path / "out" / "2.png").unlink()
+    assert [run()[0], run()[0]] == [1, 0]
+    assert results(tmp_path / "out") == {f"{i}.png": (60 + i, 50) for i in range(3)}
+    assert all(json.loads(line) for line in record.read_text().split("\n") if line.endswith("}"))
+
+
+def test_a_target_that_cannot_be_written_ends_the_folder_and_is_named(run, source, tmp_path, monkeypatch):
+    small(source / "a.png")
 
     def full(path, write):
-        raise OSError("cannot be written") from OSError(28, "No space left on device")
+        raise OSError("cannot be written") from OSError(28, "No space left on device", f"{path}.f6c447e5.part")
 
     monkeypatch.setattr(folder, "write_atomically", full)
-    with pytest.raises(OSError, match="out cannot be written: .*No space left"):
-        folder.colorize_folder(tmp_path / "in", tmp_path / "out", colorizer, input_size=64)
+    with pytest.raises(OSError, match="out cannot be written: No space left on device$"):
+        run()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PermissionError, match="out cannot be written: name another"):
+        run()
 
 
-def test_the_stop_button_ends_it_soon_and_a_second_call_continues(colorizer, tmp_path, monkeypatch, capsys):
-    (tmp_path / "in").mkdir()
-    for i in range(12):
-        small(tmp_path / "in" / f"{i:02}.png", i)
-    work, calls = folder.colorize_file, []
-
-    def stopping(*args, **more):
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return work(*args, **more)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(folder, "colorize_file", stopping)
-        folder.colorize_folder(tmp_path / "in", tmp_path / "out", colorizer, input_size=64)
-    assert "run the same command again" in capsys.readouterr().out.lower() and len(calls) < 12
-    folder.colorize_folder(tmp_path / "in", tmp_path / "out", colorizer, input_size=64)
-    done = len(list((tmp_path / "out").glob("*.png")))
-    assert done == 12 and "0 colorized" not in capsys.readouterr().out
-
-
-def test_the_target_may_lie_above_the_source(colorizer, album, tmp_path):
-    folder.colorize_folder(album[0], tmp_path, colorizer, input_size=64)
-    assert (tmp_path / "plain.png").exists()
-
-
-def test_what_goes_wrong_with_one_photo_leaves_the_others(colorizer, tmp_path, monkeypatch):
-    source = tmp_path / "in"
-    source.mkdir()
+def test_one_faulty_file_leaves_the_others(run, colorizer, source, tmp_path, monkeypatch):
     for i in range(3):
-        odd_photos.color((60 + i, 50)).save(source / f"{i}.jpg")
+        small(source / f"{i}.jpg", 60 + i)
+    (source / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    (source / "below").mkdir()
+    small(source / "below" / "b.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "below").write_text("a file where a folder has to be")
     predict = colorizer.predict
 
     def fail_on_one(L, flip=False):
@@ -171,49 +174,102 @@ def test_what_goes_wrong_with_one_photo_leaves_the_others(colorizer, tmp_path, m
         return predict(L, flip)
 
     monkeypatch.setattr(colorizer, "predict", fail_on_one)
-    table = folder.colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
-    assert list(table["photo"]) == ["1.jpg"] and "a smaller one needs less memory" in table["reason"][0]
-    assert (tmp_path / "out/0.jpg").exists() and (tmp_path / "out/2.jpg").exists()
+    count, table = run()
+    assert count == 2 and set(table["photo"]) == {"1.jpg", "gone.jpg", "below/b.png"}
+    assert table.set_index("photo")["reason"]["1.jpg"].endswith("not enough memory")
 
 
-def test_a_file_that_cannot_be_read_is_named_and_leaves_nothing(colorizer, tmp_path):
+def test_photos_in_color_are_counted_and_gray_or_toned_ones_are_not(run, colorizer, source, tmp_path, capsys):
+    gray = odd_photos.color((80, 60)).convert("L")
+    sepia = np.stack([np.asarray(gray) * share for share in (1.0, 0.86, 0.66)], 2).astype(np.uint8)
+    gray.save(source / "gray.png"), Image.fromarray(sepia).save(source / "sepia.png")
+    colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
+    assert "in color already" not in capsys.readouterr().out
+    small(source / "color.png")
+    colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
+    assert "1 were in color already" in capsys.readouterr().out
+    notes = [
+        colorize_file(source / f"{name}.png", tmp_path / f"{name}.png", colorizer, colorizer.options())
+        for name in ("gray", "sepia", "color")
+    ]
+    assert [len(each) for each in notes] == [0, 0, 1]
+
+
+def test_the_source_is_never_overwritten_and_the_target_may_lie_in_it_or_above(run, colorizer, source, tmp_path):
+    (source / "below").mkdir()
+    small(source / "below" / "a.png")
+    with pytest.raises(ValueError, match="never overwritten"):
+        colorize_folder(source, source, colorizer)
+    for _ in range(2):
+        assert len(colorize_folder(source, source / "color", colorizer, input_size=64)) == 0
+    assert len(results(source / "color")) == 1
+    colorize_folder(source, tmp_path, colorizer, input_size=64)
+    assert (tmp_path / "below" / "a.png").exists()
+    for nothing in ("", tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match="There is no folder"):
+            colorize_folder(nothing, tmp_path / "out", colorizer)
+
+
+def test_a_file_that_cannot_be_colorized_is_named_and_leaves_nothing(colorizer, tmp_path, monkeypatch):
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a photo"):
-        folder.colorize_file(tmp_path / "broken.jpg", tmp_path / "out.jpg", colorizer, colorizer.options())
-    assert not (tmp_path / "out.jpg").exists()
+        colorize_file(tmp_path / "broken.jpg", tmp_path / "out.jpg", colorizer, colorizer.options())
+    monkeypatch.setattr(folder, "LONGEST", 59)
+    small(tmp_path / "wide.png")
+    with pytest.raises(ValueError, match="59 pixels.*PNG"):
+        colorize_file(tmp_path / "wide.png", tmp_path / "wide.jpg", colorizer, colorizer.options())
+    assert not (tmp_path / "out.jpg").exists() and not (tmp_path / "wide.jpg").exists()
 
 
-def test_the_input_is_never_overwritten(colorizer, album):
-    with pytest.raises(ValueError, match="never overwritten"):
-        folder.colorize_folder(album[0], album[0], colorizer)
+def test_scans_of_any_size_are_read_when_asked_for(colorizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.inference.colorizer.MAX_PIXELS", 1000)
+    small(tmp_path / "scan.png")
+    with pytest.raises(ValueError, match="--large-scans"):
+        colorize_file(tmp_path / "scan.png", tmp_path / "out.png", colorizer, colorizer.options())
+    colorize_file(tmp_path / "scan.png", tmp_path / "out.png", colorizer, colorizer.options(large_scans=True))
 
 
-def test_the_target_may_lie_in_the_source(colorizer, album):
-    source, good, _ = album
-    for _ in range(2):
-        folder.colorize_folder(source, source / "color", colorizer, input_size=64, file_format="jpeg", quality=80)
-    colorized = [path for path in (source / "color").rglob("*") if path.suffix.lower() == ".jpg"]
-    assert len(colorized) == len(good) + 1
-
-
-def test_the_command_colorizes_a_folder_and_a_photo(loud_generator, cfg, album, tmp_path, capsys):
+def test_the_command_colorizes_a_photo_and_names_what_is_wrong(loud_generator, cfg, source, tmp_path, capsys):
     run = Run("mine")
     run.path.mkdir(parents=True)
     run.save("adversarial", loud_generator, cfg)
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
-    call = [sys.executable, "-m", "helpers.inference"]
-    done = subprocess.run(
-        [*call, album[0], tmp_path / "out", "--input-size", "64"], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "skipped" in done.stdout, done.stderr
-    one = [str(album[0] / "plain.jpg"), str(tmp_path / "one.jpg"), "--saturation", "0"]
+    small(source / "a.jpg")
+    one = [str(source / "a.jpg"), str(tmp_path / "one.jpg"), "--saturation", "0"]
     command.main(one)
     assert np.ptp(np.array(Image.open(tmp_path / "one.jpg")).astype(int), axis=2).mean() < 2
-    for arguments, told in (
+    for arguments, message in (
         (one, "nothing is overwritten"),
         ([one[0], str(tmp_path / "one.webp")], "ends in .jpg or .png"),
-        ([str(album[0] / "half.jpg"), str(tmp_path / "half.jpg")], "half.jpg cannot be read as a photo"),
+        ([one[0], str(tmp_path / "one.jpg" / "x.jpg")], "one.jpg is a file"),
+        ([str(source), str(tmp_path / "one.jpg")], "one.jpg is a file"),
+        (["", str(tmp_path / "x")], "must not be empty"),
+        ([str(tmp_path / "nofolder"), "out"], "no file or folder .*nofolder"),
+        ([one[0], str(tmp_path / "x.jpg"), "--denoise", "99"], "denoise"),
     ):
         with pytest.raises(SystemExit) as ended:
             command.main(arguments)
-        assert ended.value.code == 2 and told in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and pd.Series([error]).str.contains(message).all(), error
+
+
+def test_the_stop_button_ends_the_command_soon_and_a_second_call_continues(loud_generator, cfg, source, tmp_path):
+    weights, options = tmp_path / "weights.safetensors", {"saturation": 0.1}  # hardly a color out of gamut: fast
+    save_network(weights, loud_generator, cfg)
+    for i in range(24):
+        odd_photos.color((480, 320)).save(source / f"{i:02}.jpg")
+    call = [sys.executable, "-m", "helpers.inference", source, tmp_path / "out", "--weights", weights]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*call, "--saturation", "0.1"], env=env, **output) as process:
+        while not results(tmp_path / "out") and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        printed, errors = process.communicate()
+    assert process.returncode == 130 and time.monotonic() - started < 4 and "Traceback" not in errors
+    assert "of 24 files are finished" in printed
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.jpg")}
+    assert 1 <= len(times) < 24
+    colorize_folder(source, tmp_path / "out", Colorizer(weights), **options)
+    assert len(results(tmp_path / "out")) == 24
+    assert sum(path.stat().st_mtime_ns == time for path, time in times.items()) >= len(times) - 2

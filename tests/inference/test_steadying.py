@@ -227,6 +227,7 @@ def test_a_film_is_uploaded_played_and_downloaded(browser, tmp_path, clip, loud_
         page.goto(address)
         page.get_by_role("tab", name="Films").click()
         page.locator("input[type=file]:visible, input[type=file]").nth(1).set_input_files(clip)
+        page.locator("a[download='clip.mp4']").wait_for(timeout=LONG)  # until it is uploaded
         page.get_by_role("button", name="Colorize the film").click()
         button = page.get_by_text("Download clip-in-color.mp4")
         button.wait_for(timeout=LONG)
