@@ -33,6 +33,7 @@ OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by
 ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv")
 ENDINGS += ("_checkpoint", "_checkpoint.new", "_checkpoint.old")
 BOX = workspace.PROJECT / "helpers" / "models" / "box"
+TRIAL = "try "  # a run whose name begins so is used only where it is named
 IN_THE_BOX = "the model in the box, which comes with the project"
 DRIVE_NOTE = " On Colab each notebook has a machine of its own: mount Drive in the first cell of both."
 
@@ -211,11 +212,13 @@ def runs() -> list[Run]:
 def find_run(name: str = "", or_box: bool = False) -> Run:
     """Return the run of a name; without one, or for a profile's name without a run, the most recent one.
 
+    A run named "try ..." is an experiment: it is taken only by its name, or if there is no other.
     or_box: fall back to the model in the box. Raises FileNotFoundError that names the notebook to run, or the runs
     there are.
     """
     found = {run.name: run for run in runs()}
-    if or_box and not found and name in ("", *PROFILES):
+    mine = [run for run in found.values() if not run.name.startswith(TRIAL)]
+    if or_box and not mine and name in ("", *PROFILES):
         print(f"no run of your own yet: using {IN_THE_BOX}")
         return Run("box")
     if name == "box":
@@ -224,7 +227,7 @@ def find_run(name: str = "", or_box: bool = False) -> Run:
         raise FileNotFoundError(missing(Run(name or Config.from_profile().run).file("warmup"), MADE_BY["warmup"]))
     if name not in ("", *found, *PROFILES):
         raise FileNotFoundError(f"There is no run {name!r}; there are: {', '.join(found)}.")
-    return found.get(name, [*found.values()][-1])
+    return found.get(name, (mine or [*found.values()])[-1])
 
 
 def warmup_of(cfg: Config) -> Run:

@@ -307,6 +307,13 @@ def test_a_run_is_found_by_its_name_or_as_the_last_one(saved, cfg, sample_photos
         find_run("frist")
 
 
+def test_an_experiment_is_used_only_by_its_name_or_if_there_is_no_other(saved):
+    saved("try this")
+    assert find_run().name == "try this" and find_run(or_box=True).name == "box"
+    os.utime(saved("mine").file("warmup"), (1, 1))
+    assert find_run().name == "mine" and find_run("try this").name == "try this"
+
+
 def test_the_adversarial_phase_starts_with_the_nearest_warmup(saved, cfg):
     with pytest.raises(FileNotFoundError, match="03_warmup_training"):
         warmup_of(cfg.replace(run="mine"))
