@@ -97,5 +97,5 @@ if __name__ == "__main__":
     command.add_argument("about", help="which network or photos, for the caption")
     command.add_argument("numbers", nargs="*", help="of the notebooks, such as 06; without them, all")
     command.add_argument("--executed", type=Path, default=PROJECT / "artifacts" / "notebooks")
-    given = command.parse_args()
+    given = command.parse_intermixed_args()
     keep(given.executed, PROJECT / "notebooks", given.about, given.numbers)
