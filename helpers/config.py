@@ -89,7 +89,7 @@ class Config:
     beta2: float = bounded(0.999, 0, 0.999999)
     clip_norm: float = bounded(1.0, 1e-9, 10**9)
     ema_decay: float | None = bounded(None, 0, 0.999999)  # e.g. 0.995: save a moving average of the weights
-    checkpoint_minutes: float = bounded(5.0, 0, 10**6)  # the most work that is lost if the machine disappears
+    checkpoint_minutes: float = bounded(10.0, 0, 10**6)  # the most work that is lost if the machine disappears
     val_photos: int = bounded(1000, 1, 10**7)  # validation photos to measure after an epoch, at most
     compile: bool = False  # torch.compile the networks: minutes at the start, faster steps on a GPU
 

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import kagglehub.http_resolver
 import pytest
+import torch
 
 import helpers
 from helpers import workspace
+from helpers.config import PROFILES, Config
 from helpers.data import dataset
+from helpers.runs import warmup_of
 
 ROOT = Path(helpers.__file__).parent
 UNIX_ONLY = {"fork", "getuid", "geteuid", "getgid", "sched_getaffinity", "mkfifo", "killpg", "chown"}
@@ -56,6 +59,11 @@ def test_a_mounted_drive_holds_the_results(colab, monkeypatch, tmp_path):
 def test_on_colab_without_drive_the_student_is_warned(colab, cfg, accelerator, capsys):
     workspace.describe(accelerator, cfg)
     assert "Drive" in capsys.readouterr().out
+
+
+def test_on_colab_a_missing_warmup_is_named_with_drive(colab, cfg):
+    with pytest.raises(FileNotFoundError, match="03_warmup_training.*a machine of its own: mount Drive"):
+        warmup_of(cfg)
 
 
 @pytest.mark.parametrize("chosen", [{}, {"grandma.jpg": b"photo", "a/b.png": b"other"}])
@@ -158,11 +166,23 @@ def test_the_cores_are_counted_where_processes_have_no_affinity(monkeypatch):
     assert workspace.cores() == os.cpu_count()
 
 
+def test_the_profile_is_chosen_without_starting_cuda(monkeypatch):
+    """Processes that are forked later could not use CUDA; NVML only asks the driver."""
+    asked = []
+    monkeypatch.delenv("COLORIZE_PROFILE")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: asked.append(os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]))
+    assert Config.from_profile().profile == "laptop" and asked == ["1"]
+
+
 def test_the_readmes_windows_lines_name_what_is_there():
     readme = (ROOT.parent / "README.md").read_text()
-    assert r"py -m venv .venv" in readme and r".venv\Scripts\python -m pip install -r requirements.txt" in readme
-    for module in re.findall(r"\.venv\\Scripts\\python -m (helpers[\w.]+)", readme):
-        assert importlib.util.find_spec(module)
+    lines = re.search(r"Windows \(PowerShell\):\n\n((?: {4}.+\n)+)", readme)[1].split("\n    ")
+    assert lines[0].strip() == "py -m venv .venv" and len(lines) == 5
+    (program, install), (_, module), (jupyter, _) = (line.split(maxsplit=1) for line in (*lines[1:3], lines[4]))
+    assert (program, jupyter) == (r".venv\Scripts\python", r".venv\Scripts\jupyter")
+    assert install == "-m pip install -r requirements.txt jupyterlab" and (ROOT.parent / "requirements.txt").exists()
+    assert importlib.util.find_spec(module.removeprefix("-m ").strip())
+    assert re.fullmatch(r'\$env:COLORIZE_PROFILE = "(\w+)"', lines[3])[1] in PROFILES
 
 
 @pytest.mark.parametrize("name", ["README.md", "helpers/README.md", "helpers/models/box/README.md"])

@@ -129,8 +129,18 @@ def compiled(options: argparse.Namespace, batch: int, seconds: float) -> dict[st
     except subprocess.TimeoutExpired:
         return dict.fromkeys(PHASES, "no time left")
     except subprocess.CalledProcessError as error:
-        print(error.stderr.strip().splitlines()[-1:])
+        print(*error.stderr.strip().splitlines()[-5:], sep="\n")
         return dict.fromkeys(PHASES, "failed")
+
+
+def checkpoint(trainer: Trainer) -> dict[str, float]:
+    """Write a checkpoint; return its seconds and its size."""
+    started = time.perf_counter()
+    trainer.save()
+    wait()
+    seconds = time.perf_counter() - started
+    size = sum(file.stat().st_size for file in trainer.folder.glob("*"))
+    return {"s a checkpoint": seconds, "GB a checkpoint": size / 1e9}
 
 
 def first_epochs(cfg: Config, photos: Any, counts: tuple[int, int]) -> dict[str, dict[str, float]]:
@@ -143,15 +153,12 @@ def first_epochs(cfg: Config, photos: Any, counts: tuple[int, int]) -> dict[str,
         terms = [losses.color_term(cfg)] if phase == "warmup" else losses.generator_terms(cfg, perceptual)
         discriminator, lr = (None, cfg.warmup_lr) if phase == "warmup" else (Discriminator(), cfg.adversarial_lr)
         parts = generator, terms, photos, augmentations(cfg), perceptual, discriminator
-        trainer = Trainer(cfg, accelerator, *parts, epochs=epochs, lr=lr)
-        history = trainer.fit()
+        saved = []  # after each epoch
+        history = Trainer(cfg, accelerator, *parts, epochs=epochs, lr=lr).fit(
+            show=lambda trainer, saved=saved: saved.append(checkpoint(trainer))
+        )
         rows[phase] = {"epochs": epochs, "s an epoch": history["seconds"].iloc[1:].median()}  # the first one is slower
-        rows[phase] |= history.iloc[-1][["val L1", "val PSNR"]].to_dict()
-        started = time.perf_counter()
-        trainer.save()
-        wait()
-        rows[phase]["s a checkpoint"] = time.perf_counter() - started
-        rows[phase]["GB a checkpoint"] = sum(file.stat().st_size for file in trainer.folder.glob("*")) / 1e9
+        rows[phase] |= history.iloc[-1][["val L1", "val PSNR"]].to_dict() | saved[0]  # the last one is smaller
     return rows
 
 
