@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache, wraps
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
@@ -10,11 +11,7 @@ from torch import Tensor
 
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
-XYZ_TO_RGB = (
-    (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
-    (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
-    (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
-)
+XYZ_TO_RGB = tuple(map(tuple, np.linalg.inv(RGB_TO_XYZ).tolist()))
 
 
 @cache
@@ -63,22 +60,18 @@ def L_ab_to_lab(L: Tensor, ab: Tensor) -> Tensor:
     return torch.cat([(L + 1) * 50, ab * 128], dim=1)
 
 
-def lab_to_xyz(lab: Tensor) -> Tensor:
-    """Turn lab (N, 3, H, W) in CIE units into XYZ (N, 3, H, W), white at D65 (CIE 1976).
+@in_fp32
+def L_ab_to_raw_rgb(L: Tensor, ab: Tensor) -> Tensor:
+    """Turn normalized L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a color is out of gamut.
 
     Not kornia's lab_to_rgb, which has no gradient of b* where a color is dark and far too yellow.
     """
-    L, a, b = lab.unbind(1)
+    L, a, b = L_ab_to_lab(L, ab).unbind(1)
     y = (L + 16) / 116
     roots = torch.stack([y + a / 500, y, y - b / 200], dim=1)
     dark = 3 * (6 / 29) ** 2 * (roots - 4 / 29)
-    return torch.where(roots > 6 / 29, roots**3, dark) * constant(WHITE, lab.device).view(3, 1, 1)
-
-
-@in_fp32
-def L_ab_to_raw_rgb(L: Tensor, ab: Tensor) -> Tensor:
-    """Turn normalized L and ab into sRGB (N, 3, H, W), float32, beyond [0, 1] where a color is out of gamut."""
-    return linear_rgb_to_rgb(mixed(XYZ_TO_RGB, lab_to_xyz(L_ab_to_lab(L, ab))))
+    xyz = torch.where(roots > 6 / 29, roots**3, dark) * constant(WHITE, L.device).view(3, 1, 1)
+    return linear_rgb_to_rgb(mixed(XYZ_TO_RGB, xyz))
 
 
 def L_ab_to_rgb(L: Tensor, ab: Tensor) -> Tensor:

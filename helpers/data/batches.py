@@ -11,6 +11,8 @@ from torch import Tensor
 from helpers.color import rgb_to_L_ab
 from helpers.config import Config
 
+Device = torch.device | str
+
 
 @dataclass
 class Batch:
@@ -53,7 +55,7 @@ class Batches:
         self,
         photos: Tensor,
         batch_size: int,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         augment: list[Callable[[Tensor], Tensor]] | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -62,7 +64,8 @@ class Batches:
     ):
         self.batch_size, self.device, self.augment, self.make = batch_size, torch.device(device), augment, make
         self.rank, self.world_size, self.random = rank, world_size, torch.Generator().manual_seed(seed)
-        self.photos = photos if getattr(photos, "mapped", False) else photos.to(device)
+        on_disk = photos.untyped_storage().filename  # of a memory-mapped set
+        self.photos = photos if on_disk else photos.to(device)
         self.skip = 0  # batches of the next epoch that an interrupted run has already seen
         if augment is not None and len(photos) < batch_size * world_size:
             each = f" on each of {world_size} processes" if world_size > 1 else ""
@@ -85,7 +88,7 @@ class Batches:
         groups = order.split(self.batch_size)[self.skip : len(self)]
         self.skip = 0
         for group in groups:
-            rgb = self.photos[group].as_subclass(Tensor).to(self.device, non_blocking=True).float() / 255
+            rgb = self.photos[group].to(self.device, non_blocking=True).float() / 255
             for transform in self.augment or ():
                 rgb = transform(rgb)
             yield self.make(rgb.clamp(0, 1))

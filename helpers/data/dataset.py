@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import tarfile
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import skimage
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -63,12 +66,12 @@ def sample_photos() -> Path:
     """Return a folder with the photos that scikit-image ships, each cut into quarters in a folder of its own."""
     folder, shipped = workspace.local("scikit-image"), Path(skimage.__file__).parent / "data"
     for name in (*SAMPLES, *GRAY_SAMPLES):
-        for i, half in enumerate(np.array_split(cv2.imread(str(shipped / name)), 2)):
+        (folder / Path(name).stem).mkdir(exist_ok=True)
+        for i, half in enumerate(np.array_split(read_rgb(shipped / name), 2)):
             for j, quarter in enumerate(np.array_split(half, 2, axis=1)):
                 target = folder / Path(name).stem / f"{i}{j}.png"
-                target.parent.mkdir(exist_ok=True)
                 if not target.exists():
-                    cv2.imwrite(str(target), quarter)
+                    _write(quarter, target)
     return folder
 
 
@@ -174,10 +177,9 @@ def near_duplicates(hashes: np.ndarray, thumbs: np.ndarray) -> np.ndarray:
     """
     duplicate = np.zeros(len(hashes), bool)
     for i in range(1, len(hashes)):
-        near = np.flatnonzero(np.bitwise_count(hashes[:i] ^ hashes[i]) <= HASH_BITS)
-        near = near[~duplicate[near]]
-        difference = np.abs(thumbs[near].astype(np.float32) - thumbs[i]).mean(axis=1)
-        duplicate[i] = bool((difference < THUMB_LEVELS).any())
+        near = (np.bitwise_count(hashes[:i] ^ hashes[i]) <= HASH_BITS) & ~duplicate[:i]
+        difference = np.abs(thumbs[:i][near].astype(np.float32) - thumbs[i]).mean(axis=1)
+        duplicate[i] = (difference < THUMB_LEVELS).any()
     return duplicate
 
 
@@ -198,12 +200,6 @@ def split(groups: list[str], seed: int, least: int = 1) -> list[str]:
     return [side[group] for group in groups]
 
 
-class Mapped(Tensor):
-    """A tensor on a memory-mapped file: `Batches` reads from it batch by batch."""
-
-    mapped = True
-
-
 @dataclass
 class PhotoSet:
     """A prepared set: a folder of PNG files, `manifest` (a row per photo), `dropped` (the other photos, and why)."""
@@ -211,6 +207,7 @@ class PhotoSet:
     folder: Path
     manifest: pd.DataFrame
     dropped: pd.DataFrame
+    source: Path = Path()  # the folder with the files that the photos were made from
     memory_gb: float = 4.0  # larger splits are memory-mapped
 
     def names(self, split: str) -> list[str]:
@@ -229,14 +226,14 @@ class PhotoSet:
         if not names:
             raise ValueError(f"No photos in split {split!r} of {self.folder}; its splits are {', '.join(SPLITS)}.")
         shape = (len(names), *read_rgb(self.folder / names[0]).shape)
-        if limit or np.prod(shape) <= 1e9 * self.memory_gb:
+        if limit or math.prod(shape) <= 1e9 * self.memory_gb:
             return torch.from_numpy(self._fill(np.empty(shape, np.uint8), names)).permute(0, 3, 1, 2)
-        file = self.folder / f"{split}.npy"
+        file = self.folder / f"{split}.bytes"
         if not file.exists():
-            print(f"{split}: {np.prod(shape) / 1e9:.1f} GB exceed memory_gb={self.memory_gb:g}, so they stay on disk")
-            open_file = np.lib.format.open_memmap
-            write_atomically(file, lambda path: self._fill(open_file(path, "w+", np.uint8, shape), names).flush())
-        return torch.from_numpy(np.load(file, "r+")).permute(0, 3, 1, 2).as_subclass(Mapped)
+            print(f"{split}: {math.prod(shape) / 1e9:.1f} GB exceed memory_gb={self.memory_gb:g}, so they stay on disk")
+            write_atomically(file, lambda path: self._fill(np.memmap(path, np.uint8, "w+", shape=shape), names).flush())
+        stored = torch.from_file(str(file), shared=True, size=math.prod(shape), dtype=torch.uint8)
+        return stored.view(shape).permute(0, 3, 1, 2)
 
     def _fill(self, array: np.ndarray, names: list[str]) -> np.ndarray:
         """Read files into an array (N, H, W, 3)."""
@@ -246,9 +243,8 @@ class PhotoSet:
 
     def examples(self, rule: str, count: int = 4, size: int = 128) -> list[Tensor]:
         """Return up to `count` photos that a rule dropped, uint8 (3, size, size); none for unreadable files."""
-        source = Path((self.folder / "source.txt").read_text())
         names = self.dropped.loc[self.dropped["rule"] == rule, "source"].head(count)
-        paths = [source / name for name in names if rule != UNREADABLE and (source / name).exists()]
+        paths = [self.source / name for name in names if rule != UNREADABLE and (self.source / name).exists()]
         return [torch.from_numpy(center_square(read_rgb(path), size)).permute(2, 0, 1) for path in paths]
 
 
@@ -260,15 +256,15 @@ def prepare(cfg: Config) -> PhotoSet:
     than ten photos pass the rules.
     """
     source, paths = find_photos(cfg)
-    fields = ("data_source", "n_photos", "size", "min_colorfulness", "seed")
     states = [(path.relative_to(source).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    recipe = json.dumps([*(getattr(cfg, name) for name in fields), str(source), states])
+    values = cfg.data_source, cfg.n_photos, cfg.size, cfg.min_colorfulness, cfg.seed
+    recipe = json.dumps([*values, str(source), states])
     key = hashlib.sha256(recipe.encode(errors="backslashreplace")).hexdigest()[:8]
     folder = workspace.local(f"{cfg.data_source}-{cfg.size}px-{key}")
     if not (folder / "manifest.csv").exists():
         _make(cfg, folder, source, paths)
     tables = [pd.read_csv(folder / name, keep_default_na=False) for name in ("manifest.csv", "dropped.csv")]
-    return PhotoSet(folder, *tables, cfg.memory_gb)
+    return PhotoSet(folder, *tables, source, cfg.memory_gb)
 
 
 def _make(cfg: Config, folder: Path, source: Path, paths: list[Path]) -> None:
@@ -289,12 +285,9 @@ def _make(cfg: Config, folder: Path, source: Path, paths: list[Path]) -> None:
     chosen["name"] = [f"photo{i:05d}.png" for i in range(len(chosen))]
     pairs = [(paths[i], folder / name) for i, name in chosen["name"].items()]
     _with_bar(lambda pair: _write(center_square(read_rgb(pair[0]), cfg.size), pair[1]), pairs, "resizing")
-    (folder / "source.txt").write_text(str(source))
     columns = ["source", "width", "height", "sha256", "colorfulness"]
-    tables = {"dropped.csv": facts.loc[facts["rule"] != "", [*columns, "rule"]]}
-    tables["manifest.csv"] = chosen[["name", "split", "group", *columns]]
-    for name, table in tables.items():  # file names need not be valid Unicode
-        table.to_csv(folder / name, index=False, errors="backslashreplace")
+    _write_table(facts.loc[facts["rule"] != "", [*columns, "rule"]], folder / "dropped.csv")
+    _write_table(chosen[["name", "split", "group", *columns]], folder / "manifest.csv")
 
 
 def originals(photos: PhotoSet, size: int) -> PhotoSet:
@@ -304,12 +297,11 @@ def originals(photos: PhotoSet, size: int) -> PhotoSet:
     """
     folder = workspace.local(f"{photos.folder.name}-original-{size}px")
     manifest = photos.manifest[photos.manifest[["width", "height"]].min(axis=1) >= size]
-    if not (folder / "source.txt").exists():
-        source = Path((photos.folder / "source.txt").read_text())
-        pairs = [(source / row.source, folder / row.name) for row in manifest[["source", "name"]].itertuples(False)]
+    if not (folder / "manifest.csv").exists():
+        pairs = [(photos.source / row["source"], folder / row["name"]) for _, row in manifest.iterrows()]
         _with_bar(lambda pair: _write(_center(read_rgb(pair[0]), size), pair[1]), pairs, "cutting")
-        (folder / "source.txt").write_text(str(source))
-    left = PhotoSet(folder, manifest, photos.dropped, photos.memory_gb)
+        _write_table(manifest, folder / "manifest.csv")
+    left = replace(photos, folder=folder, manifest=manifest)
     if not left.names("train") or not left.names("validation"):
         raise ValueError(f"Too few photos are {size} pixels or more on their shorter side: lower `original_size`.")
     print(f"originals  {len(manifest):,} of {len(photos.manifest):,} photos have {size} px and more")
@@ -325,9 +317,10 @@ def _center(rgb: np.ndarray, size: int) -> np.ndarray:
     return rgb[top : top + size, left : left + size]
 
 
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    table.to_csv(path, index=False, encoding="utf-8", errors="backslashreplace")  # a file name may be no valid Unicode
+
+
 def _write(rgb: np.ndarray, target: Path) -> None:
-    """Write a photo as PNG; raises OSError if it cannot be written."""
     # fast and hardly larger: compression would take most of the time
-    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
-    if not cv2.imwrite(str(target), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options):
-        raise OSError(f"{target} cannot be written: is the disk full?")
+    Image.fromarray(rgb).save(target, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)

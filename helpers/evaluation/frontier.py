@@ -1,13 +1,13 @@
 """The frontier: a colorizer as a curve, its error against its colorfulness while its saturation is turned up."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from helpers.data.batches import Batches
+from helpers.data.batches import Batches, Device
 from helpers.evaluation import metrics
 
 SATURATIONS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -15,13 +15,9 @@ SATURATIONS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 @torch.no_grad()
 def frontier(
-    colorize: Callable[[Tensor], Tensor],
-    photos: Tensor,
-    device: torch.device | str = "cpu",
-    perceptual: nn.Module | None = None,
-    saturations: Sequence[float] = SATURATIONS,
+    colorize: Callable, photos: Tensor, device: Device = "cpu", perceptual: nn.Module | None = None
 ) -> pd.DataFrame:
-    """Return how a colorizer does on photos when its ab is multiplied by each of some saturations; index: saturation.
+    """Return how a colorizer does on photos when its ab is multiplied by each of SATURATIONS; index: saturation.
 
     colorize: a function of L (N, 1, H, W), such as a generator in evaluation mode; photos: uint8 (N, 3, H, W). Columns:
     the means of `metrics.measure_all`, and "of truth" (colorfulness as a share of the truth's). Saturation 0 is gray.
@@ -30,7 +26,7 @@ def frontier(
     """
     predicted = [(batch.L, colorize(batch.L).float()) for batch in Batches(photos, 16, device)]
     rows = {}
-    for saturation in saturations:
+    for saturation in SATURATIONS:
         colored = torch.cat([metrics.as_photos(L, saturation * ab) for L, ab in predicted])
         rows[saturation] = metrics.measure_all(colored, photos, perceptual, device, with_ssim=False).mean()
     table = pd.DataFrame(rows).T.rename_axis("saturation")

@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from skimage.metrics import structural_similarity
-from torch import Tensor, nn
+from torch import Tensor
 
 from helpers.color import L_ab_to_rgb, ab_of, colorfulness, ddcolor_cf, rgb_to_L_ab, to_8bit
-from helpers.data.batches import Batches
+from helpers.data.batches import Batches, Device
 
 REPORT = pd.DataFrame(
     {"PSNR mean": [22.53], "PSNR best": [30.96], "SSIM mean": [0.9162], "SSIM best": [0.933]},
@@ -40,11 +40,9 @@ def luma(rgb: Tensor) -> Tensor:
 
 def quality(rgb: Tensor, truth: Tensor) -> pd.DataFrame:
     """Return PSNR (dB) and SSIM of Y without the border, a row per photo; both (N, 3, H, W) in [0, 1]."""
-    inner = (slice(None), slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    ours, theirs = (luma(photos)[inner].double().cpu().numpy() for photos in (rgb, truth))
-    error = np.square(ours - theirs).mean((1, 2)).clip(1e-4)
-    similar = [structural_similarity(a, b, data_range=255, **WINDOW) for a, b in zip(ours, theirs, strict=True)]
-    return pd.DataFrame({"PSNR": 10 * np.log10(255**2 / error), "SSIM": similar})
+    inside = slice(BORDER, -BORDER)
+    Y, wanted = (luma(photos)[:, None, inside, inside].double().cpu() / 255 for photos in (rgb, truth))  # (N, 1, h, w)
+    return pd.DataFrame({"PSNR": psnr(Y, wanted).numpy(), "SSIM": ssim(Y, wanted)})
 
 
 def ab_error(rgb: Tensor, truth: Tensor) -> Tensor:
@@ -52,7 +50,7 @@ def ab_error(rgb: Tensor, truth: Tensor) -> Tensor:
     return (rgb_to_L_ab(rgb)[1] - rgb_to_L_ab(truth)[1]).abs().mean((1, 2, 3))
 
 
-def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, with_ssim: bool = True) -> pd.DataFrame:
+def measure(rgb: Tensor, truth: Tensor, perceptual: Callable | None = None, with_ssim: bool = True) -> pd.DataFrame:
     """Return a table of metrics, one row a photo.
 
     rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
@@ -73,15 +71,10 @@ def measure(rgb: Tensor, truth: Tensor, perceptual: nn.Module | None = None, wit
 
 @torch.no_grad()
 def measure_all(
-    colorized: Tensor,
-    photos: Tensor,
-    perceptual: nn.Module | None = None,
-    device: torch.device | str = "cpu",
-    with_ssim: bool = True,
-    batch_size: int = 16,
+    colored: Tensor, photos: Tensor, perceptual: Callable | None = None, device: Device = "cpu", with_ssim: bool = True
 ) -> pd.DataFrame:
     """Return `measure`'s table for uint8 photos (N, 3, H, W), which are measured in batches."""
-    pairs = zip(colorized.split(batch_size), photos.split(batch_size), strict=True)
+    pairs = zip(colored.split(16), photos.split(16), strict=True)
     tables = [measure(a.to(device) / 255, b.to(device) / 255, perceptual, with_ssim) for a, b in pairs]
     return pd.concat(tables, ignore_index=True)
 
@@ -108,11 +101,7 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 @torch.no_grad()
 def colorize_all(
-    colorize: Callable[..., Tensor],
-    photos: Tensor,
-    device: torch.device | str = "cpu",
-    batch_size: int = 16,
-    hints: Tensor | None = None,
+    colorize: Callable, photos: Tensor, device: Device = "cpu", batch_size: int = 16, hints: Tensor | None = None
 ) -> Tensor:
     """Colorize photos from their lightness, and hints (N, 3, H, W) if given; returns uint8 (N, 3, H, W) on the CPU.
 
@@ -179,10 +168,8 @@ def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach
     truth, ours = ab_of(photos), ab_of(colorized)
     edge, near = contrast(truth) > threshold, near_edges(truth, threshold, reach)
 
-    def _mean(values, where):
-        return ((values * where).sum((1, 2)) / where.sum((1, 2))).numpy()
-
     error = (truth - ours).norm(dim=1)
-    columns = {"error near edges": _mean(error, near), "error elsewhere": _mean(error, ~near)}
-    columns["edge contrast kept"] = _mean(contrast(ours), edge) / _mean(contrast(truth), edge)
-    return pd.DataFrame(columns)
+    columns = {"error near edges": (error * near).sum((1, 2)) / near.sum((1, 2))}
+    columns["error elsewhere"] = (error * ~near).sum((1, 2)) / (~near).sum((1, 2))
+    columns["edge contrast kept"] = (contrast(ours) * edge).sum((1, 2)) / (contrast(truth) * edge).sum((1, 2))
+    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})

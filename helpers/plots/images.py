@@ -16,6 +16,7 @@ from helpers import workspace
 from helpers.color import ab_of, gray_rgb, rgb_to_L_ab
 
 AB_RANGE = 80  # CIE units: what the ab histograms show
+Texts = list[str] | None
 plt.style.use("petroff10")  # colors of lines that color-blind readers tell apart (Petroff 2021, arXiv 2107.02270)
 
 
@@ -39,9 +40,7 @@ def finish(figure: Figure, name: str | None = None) -> display.Image:
     return display.Image(file.getvalue())  # Jupyter would draw a Figure a second time
 
 
-def grid(
-    rows: list[list], titles: list[str] | None = None, labels: list[str] | None = None, width: float = 1.7
-) -> Figure:
+def grid(rows: list[list], titles: Texts = None, labels: Texts = None, width: float = 1.7) -> Figure:
     """Draw rows of photos. rows: a list of lists of (3, H, W); titles: one per column; labels: one per row."""
     shapes = [as_image(photo).shape for row in rows for photo in row]
     tallest = max(height / width for height, width, *_ in shapes)
@@ -51,9 +50,7 @@ def grid(
     return figure
 
 
-def fill_grid(
-    figure: Figure | SubFigure, rows: list[list], titles: list[str] | None = None, labels: list[str] | None = None
-) -> None:
+def fill_grid(figure: Figure | SubFigure, rows: list[list], titles: Texts = None, labels: Texts = None) -> None:
     """Fill a figure or subfigure with rows of photos, as `grid` does."""
     axes = figure.subplots(len(rows), max(len(row) for row in rows), squeeze=False)
     for i, row in enumerate(rows):
@@ -68,7 +65,7 @@ def fill_grid(
                 axis.set_ylabel(labels[i], fontsize=9)
 
 
-def photos(tensor: Tensor, titles: list[str] | None = None, columns: int = 8, name: str | None = None) -> display.Image:
+def photos(tensor: Tensor, titles: Texts = None, columns: int = 8, name: str | None = None) -> display.Image:
     """Show photos (N, 3, H, W) in a grid, in their order."""
     rows = [list(part) for part in tensor.split(columns)]
     figure = grid(rows, width=1.6)
@@ -97,7 +94,7 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
     figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False, layout="constrained")
     for axis, (title, tensor) in zip(axes[0], named.items(), strict=True):
         a, b = ab_of(tensor).permute(1, 0, 2, 3).flatten(1).numpy()
-        near_gray = float((np.hypot(a, b) < 10).mean())
+        near_gray = (np.hypot(a, b) < 10).mean()
         bins = np.linspace(-AB_RANGE, AB_RANGE, 81)
         counts, *_ = np.histogram2d(a, b, bins=bins)
         picture = axis.pcolormesh(bins, bins, counts.T / counts.sum(), norm=LogNorm(1e-6, 1e-1), cmap="magma")

@@ -39,7 +39,7 @@ def test_it_begins_at_gray_and_reaches_the_truth_where_the_saturation_is_right(p
 
 
 def test_psnr_along_the_curve_is_scikit_images(photos, half_right):
-    curve = frontier(half_right[0], photos, saturations=(1.0,))
+    curve = frontier(half_right[0], photos)
     colored = metrics.colorize_all(half_right[0], photos).numpy()
     wanted = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(photos.numpy(), colored, strict=True)]
     assert curve["PSNR"][1.0] == pytest.approx(np.mean(wanted), abs=1e-3)
