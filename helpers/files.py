@@ -47,18 +47,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     note, lock, done = folder / "lock.json", FileLock(folder / "lock"), Event()
-    holder = _holder(note)
-    here = holder.get("machine") == socket.gethostname()
-    try:
-        lock.acquire(timeout=GRACE if here else 0)
-        supported = True
-    except Timeout as error:
-        raise _in_use(folder, holder) from error
-    except NotImplementedError:  # a file system without locks
-        supported = False
-    if holder and not (here and supported) and time.time() - holder["touched"] < STALE:
-        lock.release()
-        raise _in_use(folder, holder)
+    _acquire(lock, note)
 
     def _beat():
         while not done.wait(STALE / 4):
@@ -67,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     me = {"process": os.getpid(), "machine": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     try:
-        write_atomically(note, lambda path: path.write_text(json.dumps(me)))
+        write_atomically(note, lambda path: path.write_text(json.dumps(me), encoding="utf-8"))
         Thread(target=_beat, daemon=True).start()
         yield
     finally:
@@ -77,27 +66,33 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _holder(note: Path) -> dict[str, Any]:
-    """Return who wrote a lock note, and when it was last touched; empty for a missing or torn one."""
+def _acquire(lock: FileLock, note: Path) -> None:
+    """Acquire the system's lock; raises BlockingIOError if a program here or on another machine has the folder."""
     try:
-        return {**json.loads(note.read_text()), "touched": note.stat().st_mtime}
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _in_use(folder: Path, holder: dict[str, Any]) -> BlockingIOError:
-    who = f"process {holder.get('process', '?')} on {holder.get('machine', '?')} since {holder.get('since', '?')}"
-    return BlockingIOError(
-        f"{folder} is in use by {who}. Wait for it, stop it, or choose another name. If that program no longer runs, "
-        f"the lock expires after {STALE // 60} minutes."
-    )
+        holder = {**json.loads(note.read_text(encoding="utf-8")), "touched": note.stat().st_mtime}
+    except (OSError, ValueError, TypeError):  # no note, or half of one
+        holder = {}
+    try:
+        lock.acquire(timeout=GRACE)
+        used = holder.get("machine") != socket.gethostname() and time.time() - holder.get("touched", 0) < STALE
+    except NotImplementedError:  # a file system without locks: the note decides alone
+        used = time.time() - holder.get("touched", 0) < STALE
+    except Timeout:
+        used = True
+    if used:
+        lock.release()
+        who = f"process {holder.get('process', '?')} on {holder.get('machine', '?')} since {holder.get('since', '?')}"
+        raise BlockingIOError(
+            f"{note.parent} is in use by {who}. Wait for it, stop it, or choose another name. If that program no "
+            f"longer runs, the lock expires after {STALE // 60} minutes."
+        )
 
 
 def refuse_another(folder: Path, now: dict[str, Any], defaults: dict[str, Any]) -> None:
     """Note in a folder how its content was made; raises ValueError if it was begun in another way."""
     note = folder / "made_with.json"
-    then = defaults | json.loads(note.read_text()) if note.exists() else now
+    then = defaults | json.loads(note.read_text(encoding="utf-8")) if note.exists() else now
     differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
     if differ:
         raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}): name another, or delete it.")
-    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1)))
+    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1), encoding="utf-8"))

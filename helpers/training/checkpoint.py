@@ -16,28 +16,27 @@ from accelerate import Accelerator
 from torch import nn
 
 from helpers.config import Config
+from helpers.files import write_atomically
 
+MARK = "settings.json"  # written last and deleted first: a folder that has it is complete
 AGAIN = 'Give this one another name (run="..."), or start over with fit(restart=True), which archives the old.'
 
 
-def latest(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint; a kill while one is written leaves a second folder beside it."""
-    beside = [folder.with_name(folder.name + ending) for ending in ("", ".new", ".old")]
-    return next((path for path in beside if (path / "settings.json").exists()), None)  # the last file to be written
+def beside(folder: Path) -> Path:
+    """Return the folder in which the next checkpoint is written, before it replaces the last one."""
+    return folder.with_name(folder.name + ".new")
 
 
 def write(folder: Path, accelerator: Accelerator, settings: dict[str, str]) -> None:
     """Write the accelerator's state, every process calling this; raises OSError if the disk is full."""
-    main, (new, old) = accelerator.is_main_process, (folder.with_name(folder.name + end) for end in (".new", ".old"))
-    if main:
-        if not folder.exists() and latest(folder):  # after a kill between the renames below
-            latest(folder).rename(folder)
+    new = beside(folder)
+    if accelerator.is_main_process:
         discard(new)
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(new)
         accelerator.wait_for_everyone()
-        for path in [*new.iterdir()] if main else []:
+        for path in new.iterdir() if accelerator.is_main_process else ():
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
     except Exception as error:  # torch and safetensors raise their own errors for a full disk
@@ -45,28 +44,32 @@ def write(folder: Path, accelerator: Accelerator, settings: dict[str, str]) -> N
             f"{new} cannot be written ({error}). Is the disk or Drive full? The last checkpoint is intact: make room "
             "and run this again."
         ) from error
-    if main:
-        (new / "settings.json").write_text(json.dumps(settings))
-        discard(old)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        discard(old)
+    if accelerator.is_main_process:
+        write_atomically(new / MARK, lambda path: path.write_text(json.dumps(settings), encoding="utf-8"))
+        (folder / MARK).unlink(missing_ok=True)
+        recover(folder)
     accelerator.wait_for_everyone()
 
 
-def load(path: Path, accelerator: Accelerator, settings: dict[str, str], run: str) -> None:
+def recover(folder: Path) -> None:
+    """Put a complete new checkpoint in the place of the last one; also after a kill in the middle of that."""
+    if not (folder / MARK).exists() and (beside(folder) / MARK).exists():
+        discard(folder)
+        beside(folder).rename(folder)
+
+
+def load(folder: Path, accelerator: Accelerator, settings: dict[str, str], run: str) -> None:
     """Load a checkpoint into what is registered; raises ValueError for other settings, by name, or a damaged file."""
     try:
-        then = json.loads((path / "settings.json").read_text())
-        pairs = [(name, then.get(name, "absent"), settings.get(name, "absent")) for name in then | settings]
-        differ = [f"{name}: {_short(old)} then, {_short(new)} now" for name, old, new in pairs if old != new]
-        for file in path.glob("custom_checkpoint_*"):  # accelerate would run code in them
+        then = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        pairs = {name: (then.get(name, "absent"), settings.get(name, "absent")) for name in settings | then}
+        differ = [f"{name}: {_short(old)} then, {_short(new)} now" for name, (old, new) in pairs.items() if old != new]
+        for file in folder.glob("custom_checkpoint_*"):  # accelerate would run code in them
             torch.load(file, map_location="cpu", weights_only=True)
         if not differ:
-            accelerator.load_state(path)
+            accelerator.load_state(folder)
     except Exception as error:  # a damaged file can fail in any way
-        raise ValueError(f"The checkpoint {path} cannot be read ({error}). {AGAIN}") from error
+        raise ValueError(f"The checkpoint {folder} cannot be read ({error}). {AGAIN}") from error
     if differ:
         raise ValueError(f"Run {run!r} was begun with other settings ({'; '.join(differ)}). {AGAIN}")
 
@@ -78,46 +81,61 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def digest(text: str) -> str:
+    """Return a short hash of a text."""
+    return sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+
+
 def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:40]}... ({sha256(text.encode()).hexdigest()[:8]})"
+    return text if len(text) <= 60 else f"{text[:40]}... ({digest(text)})"
 
 
 def described(thing: Any, seen: tuple = ()) -> str:
-    """Return a text that changes with a function's code or the values it uses, or with an object's class or fields."""
+    """Return a text that changes with what a function, class, module or other object of a cell does.
+
+    What a library defines is described as it prints; the rest by a name and a hash of the source, the values that the
+    source uses, and the fields of an object. Not noticed: weights, fields of layers within a network that it does not
+    print, properties of a notebook's class, and what happens inside a library.
+    """
+    if isinstance(thing, Config) or inspect.ismodule(thing):
+        return getattr(thing, "__name__", "the configuration, which is compared field by field")
     if isinstance(thing, functools.partial):
-        return described([thing.func, thing.args, thing.keywords], seen)
+        thing = [thing.func, thing.args, thing.keywords]
     if isinstance(thing, (set, frozenset)):
         thing = sorted(thing, key=repr)  # each kernel has another order
     if isinstance(thing, (list, tuple, dict)):
         items = thing.items() if isinstance(thing, dict) else thing
-        return str([described(item, seen) for item in items])
-    if hasattr(thing, "tolist"):  # a tensor or an array
-        return str(thing.tolist())
-    if inspect.ismodule(thing):
-        return thing.__name__
+        return f"[{', '.join(described(item, seen) for item in items)}]"
     kind = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
-    if (kind.__module__ or "").split(".")[0] not in ("__main__", "helpers") or id(thing) in seen:
+    if hasattr(thing, "tolist") and kind is not thing:  # a tensor or an array
+        return f"{kind.__name__} {digest(str(thing.tolist()))}"
+    if not _own(kind) or id(thing) in seen:
         return re.sub(" at 0x[0-9a-f]+", "", repr(thing))  # without addresses in memory
-    if isinstance(thing, Config):
-        return "the configuration"  # compared field by field
-    try:
-        text = inspect.getsource(kind)
-    except OSError:  # a class of a notebook, or anything at a prompt
-        methods = (
-            [method for method in vars(kind).values() if inspect.isfunction(method)] if inspect.isclass(kind) else []
-        )
-        text = kind.__qualname__ + described(methods, (*seen, id(thing)))
-    seen = (*seen, id(thing))
+    return f"{kind.__qualname__} {digest(described(_parts(thing), (*seen, id(thing))))}"
+
+
+def _own(kind: Any) -> bool:
+    return str(kind.__module__).split(".")[0] in ("__main__", "helpers")
+
+
+def _parts(thing: Any) -> list[Any]:
+    """Return what decides how an object of a notebook or of the helpers behaves."""
     if inspect.isfunction(thing):
-        used = {name: thing.__globals__[name] for name in sorted(_names(thing.__code__) & thing.__globals__.keys())}
-        closure = inspect.getclosurevars(thing).nonlocals
-        return text + described([used, closure, thing.__defaults__, thing.__kwdefaults__], seen)
-    if inspect.isroutine(thing):
-        return text + described(getattr(thing, "__self__", None), seen)
-    if isinstance(thing, nn.Module):
-        fields = {name: value for name, value in vars(thing).items() if name not in vars(nn.Module())}
-        return text + str(thing) + described(fields, seen)
-    return text + described(vars(thing), seen)
+        text = inspect.getsource(thing)
+        names = [name for name in sorted(_names(thing.__code__)) if re.search(rf"(?<![.\w]){name}\b", text)]
+        used = {name: thing.__globals__[name] for name in names if name in thing.__globals__}  # and no p.name
+        return [text, used, inspect.getclosurevars(thing).nonlocals, thing.__defaults__, thing.__kwdefaults__]
+    if inspect.ismethod(thing):
+        return [thing.__func__, thing.__self__]
+    if inspect.isclass(thing):
+        kinds = [each for each in thing.__mro__ if _own(each)]
+        try:
+            return [inspect.getsource(each) for each in kinds]
+        except OSError:  # of a notebook's class only the functions can be looked up
+            return [[value for value in vars(each).values() if inspect.isfunction(value)] for each in kinds]
+    hidden = {*vars(nn.Module()), "_compiled_call_impl"} if isinstance(thing, nn.Module) else {}
+    fields = {name: value for name, value in vars(thing).items() if name not in hidden}
+    return [type(thing), fields, str(thing) if hidden else ""]
 
 
 def _names(code: CodeType) -> set[str]:

@@ -1,13 +1,13 @@
-"""Watching a training: means of an epoch, values that are no numbers, and networks that have collapsed."""
+"""Watching a training: means of an epoch, losses that are no numbers, collapsed networks, the stop button."""
 
 import math
 import signal
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import pandas as pd
-
-from helpers.config import Config
 
 
 def epoch_means(steps: pd.DataFrame) -> dict[str, float]:
@@ -21,14 +21,14 @@ def collapse_warnings(row: dict[str, float]) -> list[str]:
     """Return a sentence for each thing that went wrong in an epoch; row: an epoch of the history."""
     real, fake = row.get("D accuracy (real)", 0.5), row.get("D accuracy (fake)", 0.5)
     gray = "D accuracy (real)" in row and row.get("val colorfulness", 1) < 0.1 * row.get("val truth", 1)
-    checks = {
+    won = (
         "the discriminator has won (over 99% right), so the generator learns little from it. Lower d_lr, or raise the "
-        "weight of the color loss.": min(real, fake) > 0.99,
-        "the discriminator gives one answer for everything. Lower d_lr, and start over (restart=True).": min(real, fake)
-        < 0.05,
-        "the photos are gray: under 10% of the truth's colorfulness. Lower the weight of the color loss.": gray,
-    }
-    return [sentence for sentence, found in checks.items() if found]
+        "weight of the color loss."
+    )
+    stuck = "the discriminator gives one answer for everything. Lower d_lr, and start over (restart=True)."
+    pale = "the photos are gray: under 10% of the truth's colorfulness. Lower the weight of the color loss."
+    found = {won: min(real, fake) > 0.99, stuck: min(real, fake) < 0.05, pale: gray}
+    return [sentence for sentence, is_so in found.items() if is_so]
 
 
 def report(phase: str, epochs: int, row: dict[str, float]) -> None:
@@ -53,33 +53,20 @@ def refuse_bad_numbers(table: pd.DataFrame, before: int) -> None:
         )
 
 
-def out_of_memory(cfg: Config) -> RuntimeError:
-    """Return the error for a GPU whose memory is too small."""
-    return RuntimeError(
-        f"The GPU's memory is too small for batch_size={cfg.batch_size} at {cfg.size} px. Restart the kernel and try "
-        f"batch_size={max(1, cfg.batch_size // 2)} or a smaller size."
-    )
+@contextmanager
+def stop_button() -> Iterator[Event]:
+    """Catch the stop button and SIGTERM: yield an event that the first one sets; a second one stops at once."""
+    asked = Event()
 
-
-class StopRequest:
-    """Catch the stop button and SIGTERM during a `with` block: `asked` says whether one came; a second stops at once.
-
-    Only the main thread can catch signals.
-    """
-
-    def __enter__(self) -> "StopRequest":
-        self.asked, self.before = False, {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, *signal: Any) -> None:
-        if self.asked:
+    def _ask(*signal: Any) -> None:
+        if asked.is_set():
             raise KeyboardInterrupt
-        self.asked = True
+        asked.set()
         print("stopping after this step ...", flush=True)
 
-    def __exit__(self, *error: Any) -> None:
-        for number, handler in self.before.items():
+    before = {number: signal.signal(number, _ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

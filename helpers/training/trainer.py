@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
-from hashlib import sha256
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,11 +24,13 @@ from helpers.models.blocks import freeze_norms
 from helpers.runs import Run
 from helpers.training import checkpoint
 from helpers.training.losses import LossTerm, Prediction, discriminator_terms, total_loss
-from helpers.training.monitoring import StopRequest, epoch_means, out_of_memory, refuse_bad_numbers, report
+from helpers.training.monitoring import epoch_means, refuse_bad_numbers, report, stop_button
 from helpers.training.tasks import Colorization
 
 MATTERS = ("seed", "precision", "batch_size", "schedule", "clip_norm", "ema_decay", "freeze_norms", "keep")
 MATTERS += ("encoder_weights", "val_photos", "beta1", "beta2")
+ARGUMENTS = ("epochs", "lr", "d_lr", "rise", "n_critic", "patience", "start")
+VERSION = 2  # of the settings in a checkpoint
 AGREE = 20  # steps after which several processes ask each other whether to write a checkpoint, or stop
 
 
@@ -37,96 +39,88 @@ def adam(cfg: Config) -> Callable:
     return lambda parameters, lr: torch.optim.Adam(parameters, lr, betas=(cfg.beta1, cfg.beta2), fused=True)
 
 
+@dataclass(eq=False, repr=False)
 class Trainer:
     """Train a generator; with a discriminator, against it.
 
-    terms, d_terms: the losses of both networks as lists of `LossTerm` (d_terms=None: the report's). photos: a prepared
-    `PhotoSet`. augment: transforms of rgb (N, 3, H, W) in [0, 1]. perceptual: the `Perceptual` for validation. lr,
-    d_lr: learning rates (d_lr=None: lr); rise: steps over which they rise at first. n_critic: batches per step of which
-    all but the last train the discriminator alone. patience: epochs without improvement before it stops early.
-    optimizer: a function of parameters and learning rate. task: see `Colorization`. start: name of the run whose
-    network is trained on. `fit` saves the last epoch, or with `cfg.keep` "best" and a discriminator the best one.
+    `fit` trains and saves the weights of the last epoch, or with a discriminator and `cfg.keep` "best" of the best one.
     """
 
-    def __init__(
-        self,
-        cfg: Config,
-        accelerator: Accelerator,
-        generator: nn.Module,
-        terms: list[LossTerm],
-        photos: PhotoSet,
-        augment: list[Callable] | None = None,
-        perceptual: nn.Module | None = None,
-        discriminator: nn.Module | None = None,
-        *,
-        epochs: int,
-        lr: float,
-        d_lr: float | None = None,
-        rise: int = 0,
-        n_critic: int = 1,
-        patience: int | None = None,
-        d_terms: list[LossTerm] | None = None,
-        optimizer: Callable | None = None,
-        task: Colorization | None = None,
-        start: str = "",
-    ):
-        accelerator.free_memory()  # of an earlier trainer in this session
-        accelerator._custom_objects.clear()
-        self.cfg, self.accelerator, self.terms, self.perceptual = cfg, accelerator, terms, perceptual
-        self.d_terms = d_terms or (discriminator_terms() if discriminator else [])
-        self.task, self.make_optimizer = task or Colorization(), optimizer or adam(cfg)
-        self.phase = self.task.phase or ("adversarial" if discriminator else "warmup")
-        self.run, self.photos, self.start, self.epochs, self.n_critic = Run(cfg.run), photos, start, epochs, n_critic
-        self.rates = {"lr": lr, "d_lr": d_lr or lr, "rise": rise}
-        self.patience = patience or math.inf
-        self.folder = self.run.file(self.phase, "_checkpoint")
-        self._load_photos(augment or [])
-        self._prepare_networks(generator, discriminator)
-        self.epoch, self.best, self.finished, self.logs, self.columns, self.seconds = 1, 0, False, [], [], 0.0
-        self.history, self.steps, self.pending = pd.DataFrame(), pd.DataFrame(), None
-        accelerator.register_for_checkpointing(self)
+    cfg: Config
+    accelerator: Accelerator
+    generator: nn.Module
+    terms: list[LossTerm]  # the generator's loss
+    photos: PhotoSet  # a prepared set
+    augment: list[Callable] | None = None  # transforms of rgb (N, 3, H, W) in [0, 1]
+    perceptual: nn.Module | None = None  # the `Perceptual` for validation
+    discriminator: nn.Module | None = None
+    _: KW_ONLY
+    epochs: int
+    lr: float
+    d_lr: float | None = None  # None: lr
+    rise: int = 0  # steps over which both rates rise at first
+    n_critic: int = 1  # batches per step, of which all but the last train the discriminator alone
+    patience: int | None = None  # epochs without improvement before it stops early
+    d_terms: list[LossTerm] | None = None  # the discriminator's loss; None: the report's
+    optimizer: Callable | None = None  # a function of parameters and learning rate; None: `adam`
+    task: Colorization | None = None  # None: to colorize
+    start: str = ""  # name of the run whose network is trained on
 
-    def _load_photos(self, augment: list[Callable]) -> None:
+    def __post_init__(self):
+        self.accelerator.free_memory()  # of an earlier trainer in this session
+        self.accelerator._custom_objects.clear()
+        self.optimizer, self.task = self.optimizer or adam(self.cfg), self.task or Colorization()
+        self.d_terms = self.d_terms or (discriminator_terms() if self.discriminator else [])
+        self.d_lr, self.patience = self.d_lr or self.lr, self.patience or math.inf
+        self.phase = self.task.phase or ("adversarial" if self.discriminator else "warmup")
+        self.run = Run(self.cfg.run)
+        self.folder = self.run.file(self.phase, "_checkpoint")
+        self._load_photos()
+        self._prepare_networks()
+        self.epoch, self.best, self.finished, self.logs, self.columns = 1, 0, False, [], []
+        self.history, self.steps, self.pending = pd.DataFrame(), pd.DataFrame(), None
+
+    def _load_photos(self) -> None:
         """Load this process's photos for training and validation, and those for the statistics of EMA weights."""
         cfg, device = self.cfg, self.accelerator.device
         rank, world_size = self.accelerator.process_index, self.accelerator.num_processes
         share = {"rank": rank, "world_size": world_size, "seed": cfg.seed, "make": self.task.batch}
-        self.batches = Batches(self.photos.load("train", None), cfg.batch_size, device, augment, **share)
+        self.batches = Batches(self.photos.load("train", None), cfg.batch_size, device, self.augment or [], **share)
         self.validation = self.photos.load("validation", cfg.val_photos)[rank::world_size]
         self.settling = Batches(self.photos.load("train", 256), 32, device, make=self.task.batch)
         self.epoch_steps = len(self.batches) // self.n_critic
         if not self.epoch_steps:
             raise ValueError(f"n_critic={self.n_critic} needs more batches than an epoch has: {len(self.batches)}.")
 
-    def _prepare_networks(self, generator: nn.Module, discriminator: nn.Module | None) -> None:
+    def _prepare_networks(self) -> None:
         """Put the networks on the device, each with its optimizer and schedule, and make the EMA copy."""
-        if self.cfg.freeze_norms:
-            freeze_norms(generator)
-        generator.to(self.accelerator.device, memory_format=torch.channels_last)
-        decay = self.cfg.ema_decay
-        self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-        self.raw_generator, self.raw_discriminator, self.discriminator = generator, discriminator, None
-        self.generator, self.g_optimizer, self.g_schedule = self._prepare(generator, self.rates["lr"], 1)
-        registered = [self.g_schedule, self.ema]
-        if discriminator:
-            prepared = self._prepare(discriminator, self.rates["d_lr"], self.n_critic)
+        cfg, device = self.cfg, self.accelerator.device
+        self.raw_generator, self.raw_discriminator = self.generator, self.discriminator  # without accelerate's wrapper
+        if cfg.freeze_norms:
+            freeze_norms(self.generator)
+        for network in filter(None, (self.generator, self.discriminator)):
+            network.to(device, memory_format=torch.channels_last)
+        average = get_ema_multi_avg_fn(cfg.ema_decay or 0)
+        self.ema = AveragedModel(self.generator, multi_avg_fn=average) if cfg.ema_decay else None
+        self.generator, self.g_optimizer, self.g_schedule = self._prepare(self.generator, self.lr, 1)
+        self.d_schedule = None
+        if self.discriminator:
+            prepared = self._prepare(self.discriminator, self.d_lr, self.n_critic)
             self.discriminator, self.d_optimizer, self.d_schedule = prepared
-            registered.append(self.d_schedule)
-        self.accelerator.register_for_checkpointing(*filter(None, registered))
+        remembered = (self.g_schedule, self.ema, self.d_schedule, self)
+        self.accelerator.register_for_checkpointing(*filter(None, remembered))
 
     def _prepare(self, network: nn.Module, lr: float, updates: int) -> tuple:
-        """Return a network on this device, its optimizer and its schedule, with some updates per step."""
-        network.to(self.accelerator.device, memory_format=torch.channels_last)
-        optimizer, total = self.make_optimizer(network.parameters(), lr), self.epochs * self.epoch_steps * updates
-        rise, falls = self.rates["rise"], self.cfg.schedule == "cosine"
+        """Return a network for this device, its optimizer and its schedule, with some updates per step."""
+        optimizer, total = self.optimizer(network.parameters(), lr), self.epochs * self.epoch_steps * updates
 
         def _share(step):
-            return min(1, (step + 1) / (rise + 1)) * (0.5 + 0.5 * math.cos(math.pi * step / total) if falls else 1)
+            rise = min(1, (step + 1) / (self.rise + 1))
+            return rise * (0.5 + 0.5 * math.cos(math.pi * step / total) if self.cfg.schedule == "cosine" else 1)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _share)
-        for each in (network, self.perceptual) if self.cfg.compile else ():
-            if each is not None:
-                each.compile()
+        for each in filter(None, (network, self.perceptual)) if self.cfg.compile else ():
+            each.compile()
         return *self.accelerator.prepare(network, optimizer), schedule
 
     def training_step(self, *batches: Batch) -> dict[str, Tensor]:
@@ -177,30 +171,27 @@ class Trainer:
         """Train on all photos, or on those left of a resumed epoch; return the logged values, a row per step."""
         for network in filter(None, (self.generator, self.discriminator)):
             network.train()
-        self.started = time.perf_counter() - self.seconds
         groups = zip(*[iter(self.batches)] * self.n_critic, strict=False)
         title, quiet = f"{self.phase} epoch {self.epoch}/{self.epochs}", not self.accelerator.is_main_process
         for batches in tqdm(groups, title, self.epoch_steps, leave=False, disable=quiet, initial=len(self.logs)):
             try:
                 log = self.training_step(*batches)
             except torch.OutOfMemoryError as error:
-                raise out_of_memory(self.cfg) from error
+                less = max(1, self.cfg.batch_size // 2)
+                raise RuntimeError(f"The GPU's memory is full. Restart the kernel, try batch_size={less}.") from error
             self.columns = list(log)
             self.logs.append(torch.stack([value.detach().float() for value in log.values()]))
             self._save_or_stop()
-        table, self.logs, self.seconds = self._table(), [], 0.0
+        table, self.logs = self._table(), []
         return table.assign(epoch=self.epoch)
 
     def _save_or_stop(self) -> None:
         """Write a checkpoint when it is due; stop if asked to. Several processes decide together."""
-        votes = self.request.asked, time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes
-        if self.accelerator.num_processes > 1:
-            if len(self.logs) % AGREE:
-                return
-            votes = self.accelerator.reduce(torch.tensor(votes, device=self.accelerator.device).float(), "sum").tolist()
-        stop, due = map(bool, votes)
+        if self.accelerator.num_processes > 1 and len(self.logs) % AGREE:
+            return
+        due = time.monotonic() - self.saved > 60 * self.cfg.checkpoint_minutes
+        stop, due = map(any, zip(*gather_object([(self.stop.is_set(), due)]), strict=True))
         if stop or due:
-            self.seconds = time.perf_counter() - self.started
             self.save()
         if stop:
             where = f"epoch {self.epoch} of {self.epochs}, after step {len(self.logs)} of {self.epoch_steps}"
@@ -237,17 +228,17 @@ class Trainer:
         """Return the generator that will be saved, in evaluation mode: the EMA weights if `cfg.ema_decay` is set."""
         return (self.ema.module if self.ema else self.raw_generator).eval()
 
-    def colorize(self, generator: nn.Module, photos: Tensor) -> Tensor:
-        """Colorize uint8 photos (N, 3, H, W) in the accelerator's precision; same shape and type."""
+    def colorize(self, generator: nn.Module) -> Tensor:
+        """Return the validation photos as a generator colorizes them, uint8 (N, 3, H, W)."""
         with self.accelerator.autocast():
-            return self.task.outputs(generator.eval(), photos, self.accelerator.device)
+            return self.task.outputs(generator.eval(), self.validation, self.accelerator.device)
 
     def validate(self) -> dict[str, float]:
         """Return the validation metrics of the weights that will be saved, and of the raw ones beside EMA weights."""
-        self.validated = self.colorize(self.final_generator(), self.validation)
+        self.validated = self.colorize(self.final_generator())
         candidates = [("", self.validated, self.perceptual)]
         if self.ema:
-            candidates.append((" raw", self.colorize(self.raw_generator, self.validation), None))
+            candidates.append((" raw", self.colorize(self.raw_generator), None))
         row = {}
         for ending, outputs, perceptual in candidates:
             table = self.task.measure(outputs, self.validation, perceptual, self.accelerator.device)
@@ -263,25 +254,28 @@ class Trainer:
         the disk is full, FloatingPointError if a loss is NaN or infinite.
         """
         main = self.accelerator.is_main_process
-        with locked(self.run.path) if main else nullcontext(), StopRequest() as self.request:
+        show = show if main else (lambda trainer: None)
+        with locked(self.run.path) if main else nullcontext(), stop_button() as self.stop:
             self._resume(restart)
             self.saved = time.monotonic()
             if self.finished:
-                print(f"run {self.run.name!r} has finished its {self.phase}. To start over: fit(restart=True).")
-                self.validated = self.colorize(self.final_generator(), self.validation)
+                self.accelerator.print(
+                    f"run {self.run.name!r} has finished its {self.phase}. Start over: fit(restart=True)."
+                )
+                self.validated = self.colorize(self.final_generator())
                 show(self)
             while not self.finished:
-                self._end_epoch(self.train_epoch())
-                if main:
-                    show(self)
+                self._run_epoch()
+                show(self)
         return self.history
 
-    def _end_epoch(self, steps: pd.DataFrame) -> None:
-        """Validate, log, remember the weights to save, and save them after the last epoch."""
+    def _run_epoch(self) -> None:
+        """Train for an epoch, validate, log, and remember the weights to save."""
+        begun, steps = time.perf_counter(), self.train_epoch()
         if self.ema:
             self.settle()
         row = {"epoch": self.epoch, **epoch_means(steps), **self.validate()}
-        row["seconds"] = time.perf_counter() - self.started
+        row["seconds"] = time.perf_counter() - begun
         self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
         self.steps = pd.concat([self.steps, steps], ignore_index=True)
         self.best = int(self.history[f"val {self.task.monitor}"].idxmin()) + 1
@@ -299,31 +293,35 @@ class Trainer:
 
     def settings(self) -> dict[str, str]:
         """Return everything that must match before a run may resume, as text."""
-        found = {name: getattr(self.cfg, name) for name in MATTERS} | self.rates
-        found |= {"epochs": self.epochs, "n_critic": self.n_critic, "patience": self.patience, "start": self.start}
-        for role, terms in (("", self.terms), ("discriminator's ", self.d_terms)):
-            found |= {f"weight of {role}{term.name}": float(term.weight) for term in terms}
-            found |= {f"function of {role}{term.name}": checkpoint.described(term.function) for term in terms}
-        found["augmentation"] = [checkpoint.described(transform) for transform in self.batches.augment]
-        found |= {"optimizer": checkpoint.described(self.make_optimizer), "task": checkpoint.described(self.task)}
+        found = {"version": VERSION} | {name: getattr(self.cfg, name) for name in MATTERS}
+        found |= {name: getattr(self, name) for name in ARGUMENTS}
+        for role, terms in (("term", self.terms), ("discriminator's term", self.d_terms)):
+            for term in terms:
+                found[f"{role} {term.name}"] = f"{float(term.weight)} * {checkpoint.described(term.function)}"
+        for name in ("augment", "optimizer", "task"):
+            found[name] = checkpoint.described(getattr(self, name))
         for role, network in (("generator", self.raw_generator), ("discriminator", self.raw_discriminator)):
-            found[role] = str(network) + checkpoint.described(type(network))
+            found[role] = f"{checkpoint.described(type(network))}, layers {checkpoint.digest(str(network))}"
         found["learned weights"] = sum(p.numel() for p in self.raw_generator.parameters() if p.requires_grad)
-        found["photo size"] = tuple(self.validation.shape[2:])
-        found["photos"] = sha256(self.photos.manifest.to_csv().encode(errors="backslashreplace")).hexdigest()
-        return {name: str(value) for name, value in (found | {"processes": self.accelerator.num_processes}).items()}
+        found |= {"photo size": tuple(self.validation.shape[2:]), "processes": self.accelerator.num_processes}
+        found["photos"] = checkpoint.digest(self.photos.manifest.to_csv())
+        return {name: str(value) for name, value in found.items()}
 
     def _resume(self, restart: bool) -> None:
         """Load the checkpoint if there is one; else begin, and archive an earlier training."""
         if self not in self.accelerator._custom_objects:
             raise RuntimeError("A later Trainer has taken over this accelerator: build this Trainer again.")
-        path = None if restart else checkpoint.latest(self.folder)
-        if path:
-            checkpoint.load(path, self.accelerator, self.settings(), self.run.name)
+        self.begun_with = self.settings()  # once: a source file may change during the training
+        if self.accelerator.is_main_process:
+            checkpoint.recover(self.folder)
+        self.accelerator.wait_for_everyone()
+        resumed = self.folder.exists() and not restart
+        if resumed:
+            checkpoint.load(self.folder, self.accelerator, self.begun_with, self.run.name)
         elif self.accelerator.is_main_process:
             self.run.begin(self.phase, self.cfg, self.photos, self.start)
         self.accelerator.wait_for_everyone()
-        if path and not self.finished:
+        if resumed and not self.finished:
             where = f"{self.phase} epoch {self.epoch}/{self.epochs}, after step {len(self.logs)}"
             self.accelerator.print(f"resumed: continuing with {where}")
 
@@ -334,13 +332,12 @@ class Trainer:
         if self.pending is not None and self.accelerator.is_main_process:
             self.run.save(self.phase, self.pending, self.cfg)
         self.pending = None
-        checkpoint.write(self.folder, self.accelerator, self.settings())
+        checkpoint.write(self.folder, self.accelerator, self.begun_with)
         self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the trainer's own state, for `accelerator.save_state`."""
-        names = ("epoch", "best", "finished", "logs", "columns", "seconds")
-        state = {name: getattr(self, name) for name in names}
+        state = {name: getattr(self, name) for name in ("epoch", "best", "finished", "logs", "columns")}
         state |= {name: getattr(self, name).to_dict("list") for name in ("history", "steps")}
         state["random"] = torch.get_rng_state()
         return state | {"order": self.batches.order_of_epoch if self.logs else self.batches.random.get_state()}

@@ -44,7 +44,7 @@ def test_functions_of_ones_own_are_resumed_and_a_change_of_what_they_use_is_refu
     notebook = before_training(read("03_warmup_training"), VIVID)
     run(deepcopy(notebook), tmp_path)
     run(deepcopy(notebook), tmp_path)  # finished: shown
-    for old, new, field in (("rgb * 0.9", "rgb * 0.8", "augmentation"), ("w = 0.1", "w = 0.2", "function of vivid")):
+    for old, new, field in (("rgb * 0.9", "rgb * 0.8", "augment"), ("w = 0.1", "w = 0.2", "term vivid")):
         other = deepcopy(notebook)
         for cell in other.cells:
             cell.source = cell.source.replace(old, new)

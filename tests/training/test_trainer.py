@@ -43,7 +43,6 @@ def follow(trainer, curve):
     """Let a trainer only pretend to train: epoch n sets all weights to n, and validation L1 is curve[n - 1]."""
 
     def _train_epoch():
-        trainer.started = 0.0
         with torch.no_grad():
             for parameter in trainer.generator.parameters():
                 parameter.fill_(trainer.epoch)
@@ -330,7 +329,7 @@ def test_out_of_gpu_memory_names_the_batch_size_to_try(make):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     trainer.training_step = _training_step
-    with pytest.raises(RuntimeError, match=r"batch_size=4 at 64 px.*batch_size=2"):
+    with pytest.raises(RuntimeError, match="try batch_size=2"):
         trainer.fit()
 
 
