@@ -29,19 +29,19 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-class EdgePad(nn.ReplicationPad2d):
-    """Pad (N, C, H, W) by repeating its edges."""
+class ReplicationPad2d(nn.ReplicationPad2d):
+    """Pad (N, C, H, W) by repeating its edges: PyTorch's layer, with a gradient that torch.compile gets right."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the padded x."""
-        # as maps (NC, H, W): of (N, C, H, W) in channels_last, PyTorch 2.14 compiles the gradient wrongly
+        # as maps (NC, H, W): of (N, C, H, W) in channels_last, PyTorch 2.14 expects a gradient of another layout
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def pad_to_stride(x: Tensor) -> Tensor:
     """Pad (N, C, H, W) at the right and bottom, repeating the edge, to the next multiple of 32."""
     height, width = x.shape[-2:]
-    return EdgePad((0, -width % STRIDE, 0, -height % STRIDE))(x)
+    return ReplicationPad2d((0, -width % STRIDE, 0, -height % STRIDE))(x)
 
 
 def binomial() -> nn.Sequential:
@@ -49,7 +49,7 @@ def binomial() -> nn.Sequential:
 
     It removes the checkerboard of transposed convolutions (Odena et al. 2016, doi 10.23915/distill.00003).
     """
-    return nn.Sequential(EdgePad(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2, stride=1))
+    return nn.Sequential(ReplicationPad2d(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2, stride=1))
 
 
 class ResidualBlock(nn.Module):
