@@ -1,12 +1,10 @@
 """Training runs on disk: a folder for each, and the networks in them."""
 
-import inspect
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,12 +28,11 @@ MADE_BY = COLORIZERS | ENLARGERS
 NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck", "attention_at", "positions")
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
 OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the class name in a weights file
-ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv")
-ENDINGS += ("_checkpoint", "_checkpoint.new", "_checkpoint.old")
+ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv", "_checkpoint", "_checkpoint.new")
 BOX = workspace.PROJECT / "helpers" / "models" / "box"
 TRIAL = "try "  # a run whose name begins so is used only where it is named
-IN_THE_BOX = "the model in the box, which comes with the project"
 DRIVE_NOTE = " On Colab each notebook has a machine of its own: mount Drive in the first cell of both."
+IN_THE_BOX = "the model in the box, which comes with the project"
 
 
 def save_network(path: Path, network: nn.Module, cfg: Config, half: bool = False) -> None:
@@ -74,15 +71,14 @@ def load_network(
         size = json.loads(metadata["config"])["size"]
         Config(size=size)  # refuses an impossible value from a stranger's file
         network = into if into is not None else _build(metadata["class"], json.loads(metadata["arguments"]), path)
-        state = {key: v.float() if v.is_floating_point() else v for key, v in load_file(path).items()}
-        network.load_state_dict(state, assign=into is None)
-        if str(network) != metadata.get("structure", str(network)):
-            print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
+        _fill(network, path, assign=into is None)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
             "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."
         ) from error
+    if str(network) != metadata.get("structure", str(network)):
+        print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
     network.trained_size = size
     return network.eval()
 
@@ -92,20 +88,28 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
     kind = OWN.get(name) or getattr(sys.modules["__main__"], name, None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise NameError(f"{path} holds a network of class {name}: run the cell that defines it first, or use `into`.")
-    if kind in OWN.values():  # limits what a stranger's file can ask for
+    if "weights" in arguments:
+        arguments["weights"] = None  # nothing to download: the file holds all weights
+    own = kind in OWN.values()
+    if own:  # limits what a stranger's file can ask for
         limits = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}
         Config(**{limits.get(key, key): v for key, v in arguments.items() if key not in ("weights", "hints")})
-    parameters = inspect.signature(kind.__init__).parameters
-    passed_on = issubclass(kind, Generator) and any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    if "weights" in parameters or passed_on:
-        arguments = arguments | {"weights": None}  # nothing to download: the file holds all weights
-    # the series' own are built on the meta device, without memory: their weights are loaded next
     with torch.random.fork_rng():
-        with torch.device("meta") if kind in OWN.values() else nullcontext():
+        with torch.device("meta" if own else "cpu"):  # meta needs no memory, and weights are loaded next
             network = kind(**arguments)
         if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
             network = kind(**arguments)  # some timm encoders have filters that no file holds
     return network
+
+
+def _fill(network: nn.Module, path: Path, assign: bool) -> None:
+    """Load a file's weights into a network, in fp32; raises ValueError with the first that are not in both."""
+    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
+    shapes = {key: value.shape for key, value in network.state_dict().items()}
+    wrong = [key for key in shapes | state if key not in state or shapes.get(key) != state[key].shape]
+    if wrong:
+        raise ValueError(f"{len(wrong)} weights are not in both, or of another shape: {', '.join(wrong[:3])} ...")
+    network.load_state_dict(state, assign=assign)
 
 
 def missing(path: Path, notebook: str) -> str:
@@ -155,7 +159,7 @@ class Run:
                 path.replace(archive / path.name)
             print(f"an earlier {phase} of run {self.name!r} was moved to {archive}")
         text = json.dumps({**asdict(cfg), "start": start or self.name}, indent=1)
-        write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text))
+        write_atomically(self.file(phase, ".json"), lambda path: path.write_text(text, encoding="utf-8"))
         photos.manifest.to_csv(self.file(phase, "_manifest.csv"), index=False)
 
     def save(self, phase: str, network: nn.Module, cfg: Config) -> None:
@@ -173,7 +177,7 @@ class Run:
 
     def settings(self, phase: str) -> dict:
         """Return the configuration of a phase as a dict."""
-        return json.loads(self.file(phase, ".json").read_text())
+        return json.loads(self.file(phase, ".json").read_text(encoding="utf-8"))
 
     def begun_from(self, phase: str) -> "Run":
         """Return the run whose network a phase started with; itself if there is no other."""
@@ -191,14 +195,13 @@ class Run:
         settings are copied: its photos are not here.
         """
         print(f"continuing run {self.name!r}" if self.name != "box" else f"starting with {IN_THE_BOX}")
-        settings, names = self.settings(self.phases()[-1]), NETWORK if self.name == "box" else names
-        copied = {
-            name: settings[name] for name in names if settings.get(name, getattr(cfg, name)) != getattr(cfg, name)
-        }
-        if settings["data_source"] == cfg.data_source and cfg.photos_folder:
+        theirs, ours = self.settings(self.phases()[-1]), asdict(cfg)
+        names = NETWORK if self.name == "box" else names
+        copied = {name: theirs[name] for name in names if theirs.get(name, ours[name]) != ours[name]}
+        if theirs["data_source"] == cfg.data_source and cfg.photos_folder:
             copied.pop("photos_folder", None)
         for name, value in copied.items():
-            print(f"copied     {name}={value!r} (this notebook has {getattr(cfg, name)!r})")
+            print(f"copied     {name}={value!r} (this notebook has {ours[name]!r})")
         return cfg.replace(**copied)
 
 

@@ -4,7 +4,6 @@ import inspect
 import os
 import random
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -32,7 +31,7 @@ def on_colab() -> bool:
 def root() -> Path:
     """Return the folder for results: `COLORIZE_WORKSPACE`, else `colorization/` on a mounted Drive, else `artifacts/`.
 
-    Raises OSError, with what to do, if the folder cannot be created.
+    Raises OSError if the folder cannot be created.
     """
     named = os.environ.get("COLORIZE_WORKSPACE")
     drive = on_colab() and DRIVE.is_dir()
@@ -41,13 +40,7 @@ def root() -> Path:
             f"{named} is on Google Drive, which is not mounted: run drive.mount({str(DRIVE.parent)!r}) first."
         )
     path = Path(named) if named else DRIVE / "colorization" if drive else PROJECT / "artifacts"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f"The workspace {path} cannot be created ({error.strerror}). Set COLORIZE_WORKSPACE to a folder that you "
-            "may write to."
-        ) from error
+    path.mkdir(parents=True, exist_ok=True)
     return path.resolve()
 
 
@@ -97,25 +90,16 @@ def in_parallel(function: Callable, items: Iterable, ahead: int = 64) -> Iterato
     """
     items = iter(items)
     with ThreadPoolExecutor(cores()) as pool:
-        waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(items, 1))
-                yield result
-        finally:  # after an error or the stop button, wait for the running calls alone
-            for future in waiting:
-                future.cancel()
+        while group := [*islice(items, ahead)]:
+            yield from pool.map(function, group)
 
 
 def native_precision() -> str:
     """Return the fastest precision that the hardware has: "bf16", "fp16" or "no" (fp32)."""
     if torch.cuda.is_available():  # a T4 only emulates bf16, slowly
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    found = getattr(torch.cpu, "get_capabilities", dict)()
-    older = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    cpu = found.get("avx512_bf16") or found.get("amx_bf16") or older()
-    return "bf16" if cpu and not torch.backends.mps.is_available() else "no"
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return "bf16" if supported and not torch.backends.mps.is_available() else "no"
 
 
 def make_accelerator(precision: str = "auto") -> Accelerator:

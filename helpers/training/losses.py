@@ -20,11 +20,7 @@ class Judged:
     """Patch scores of the truth and of a prediction, each computed once per batch, when a term first needs it."""
 
     discriminator: nn.Module | None
-
-    @property
-    def judged(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """The inputs of the discriminator: the true maps and the predicted ones."""
-        raise NotImplementedError
+    judged: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # its inputs: the true maps and the predicted ones
 
     @cached_property
     def real_logits(self) -> Tensor:
@@ -140,9 +136,16 @@ class Perceptual(nn.Module):
 
     def __init__(self, weights: str | None = "imagenet"):
         super().__init__()
-        model, self.trained = load_lpips(weights)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
+            self.model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+        vgg = optional(weights, lambda: torchvision_weights("vgg16", "lpips_weights"), "LPIPS on an untrained backbone")
+        if vgg:  # loaded here, because lpips would unpickle the file and run any code in it
+            net = self.model.net
+            net.load_state_dict({name: vgg["features." + name.split(".", 1)[1]] for name in net.state_dict()})
+        self.trained = vgg is not None
         self.name = "LPIPS" if self.trained else "LPIPS (untrained backbone)"
-        self.model = model.eval().requires_grad_(False)  # lpips leaves its head trainable
+        self.model.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # lpips leaves its head trainable
 
     def train(self, mode: bool = True) -> "Perceptual":
         """Stay in evaluation mode: LPIPS has dropout in its head."""
@@ -170,20 +173,6 @@ class Perceptual(nn.Module):
     def loss(self, prediction: Prediction) -> Tensor:
         """Return the mean LPIPS between the predicted photo and the truth, as a loss term."""
         return self(prediction.rgb_pred, prediction.rgb, prediction.autocast).mean()
-
-
-def load_lpips(weights: str | None) -> tuple[nn.Module, bool]:
-    """Return the lpips package's VGG model, and whether its backbone is trained; raises as `torchvision_weights`."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning)  # it calls torchvision by old names
-        model = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    backbone = optional(
-        weights, lambda: torchvision_weights("vgg16", "lpips_weights"), "LPIPS on an untrained backbone"
-    )
-    if backbone:  # loaded here, because lpips would unpickle the file and run any code in it
-        state = {name: backbone["features." + name.split(".", 1)[1]] for name in model.net.state_dict()}
-        model.net.load_state_dict(state)
-    return model.to(memory_format=torch.channels_last), backbone is not None
 
 
 def generator_terms(cfg: Config, perceptual: Perceptual) -> list[LossTerm]:
