@@ -12,10 +12,6 @@ from torch import Tensor
 from helpers.color import L_ab_to_rgb, ab_of, colorfulness, ddcolor_cf, rgb_to_L_ab, to_8bit
 from helpers.data.batches import Batches, Device
 
-REPORT = pd.DataFrame(
-    {"PSNR mean": [22.53], "PSNR best": [30.96], "SSIM mean": [0.9162], "SSIM best": [0.933]},
-    index=["the report (100 photos of Kaggle's set, 255 px)"],
-)
 HIGHER_IS_BETTER = {"PSNR": True, "SSIM": True, "L1": False, "LPIPS": False}
 WINDOW = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}  # of SSIM, as Wang et al. 2004 use it
 BORDER = 4  # pixels on each side that super-resolution leaves out, as is usual at a scale of 4
@@ -131,31 +127,9 @@ def mean_color(photos: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda L: mean.to(L.device).view(1, 2, 1, 1).expand(len(L), 2, *L.shape[-2:])
 
 
-def checkerboard(photos: Tensor) -> float:
-    """Return how much ab alternates from pixel to pixel, in CIE units: x for a pattern of -x, x, -x.
-
-    photos: uint8 (N, 3, H, W). The mean over the half of the pixels whose lightness alternates least. Transposed
-    convolutions cause such a pattern (Odena et al. 2016); compare with the value of true photos.
-    """
-
-    def _alternation(maps):
-        rows, columns = maps.diff(n=2, dim=-2)[..., 1:-1], maps.diff(n=2, dim=-1)[..., 1:-1, :]
-        return ((rows.abs() + columns.abs()) / 8).norm(dim=1)
-
-    L, ab = rgb_to_L_ab(photos.float() / 255)
-    uneven, changes = _alternation(L).flatten(1), _alternation(ab * 128).flatten(1)
-    even = uneven <= uneven.median(dim=1, keepdim=True).values
-    return ((changes * even).sum(1) / even.sum(1)).mean().item()
-
-
 def contrast(ab: Tensor) -> Tensor:
     """Return the gradient magnitude of ab (N, 2, H, W): (N, H, W)."""
     return torch.stack(torch.gradient(ab, dim=(2, 3))).square().sum((0, 2)).sqrt()
-
-
-def near_edges(ab: Tensor, threshold: float = 8.0, reach: int = 3) -> Tensor:
-    """Return where (N, H, W) a color edge is within `reach` pixels: ab (N, 2, H, W) changes by over `threshold`."""
-    return F.max_pool2d((contrast(ab) > threshold).float(), 2 * reach + 1, 1, reach) > 0
 
 
 def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach: int = 3) -> pd.DataFrame:
@@ -166,7 +140,8 @@ def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach
     color contrast across edges as a share of the truth's: 1 is sharp, 0 is washed out.
     """
     truth, ours = ab_of(photos), ab_of(colorized)
-    edge, near = contrast(truth) > threshold, near_edges(truth, threshold, reach)
+    edge = contrast(truth) > threshold
+    near = F.max_pool2d(edge.float(), 2 * reach + 1, 1, reach) > 0
 
     error = (truth - ours).norm(dim=1)
     columns = {"error near edges": (error * near).sum((1, 2)) / near.sum((1, 2))}

@@ -54,14 +54,12 @@ class ViTBlock(nn.Module):
     (N, C, H, W) in and out; see Vaswani et al. 2017 (arXiv 1706.03762) and Dosovitskiy et al. 2021 (arXiv 2010.11929).
     """
 
-    def __init__(self, channels: int, heads: int = 8, widen: int = 4):
+    def __init__(self, channels: int, heads: int = 8):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, widen * channels), nn.GELU(), nn.Linear(widen * channels, channels)
-        )
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
 
     def _query_key_value(self, x: Tensor) -> list[Tensor]:
         """Return three tensors (N, heads, HW, C / heads) of tokens (N, HW, C)."""

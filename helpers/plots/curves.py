@@ -14,6 +14,7 @@ from helpers.plots import images
 
 ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
 NORMS = ["G gradient", "D gradient"]
+LIVE = ("L1", "colorfulness")  # validation metrics of a live figure
 LOG_PANELS = ("generator's terms", "gradient norms before clipping")
 
 
@@ -81,19 +82,14 @@ def draw_all(
 class LiveFigure:
     """A figure that updates after each epoch: losses, validation metrics, and the same photos in their present colors.
 
-    truth: validation photos, uint8 (N, 3, H, W); the first `count` are shown. metrics: validation metrics to draw.
-    first: rows of photos above, by title; gray ones if None.
+    truth: validation photos, uint8 (N, 3, H, W); the first eight are shown. metrics: validation metrics to draw.
+    first: rows of photos (N, 3, H, W) above, by title; gray ones if None.
     """
 
     def __init__(
-        self,
-        truth: Tensor,
-        count: int = 8,
-        name: str | None = None,
-        metrics: Sequence[str] = ("L1", "colorfulness"),
-        first: dict[str, Tensor] | None = None,
+        self, truth: Tensor, name: str | None = None, metrics: Sequence[str] = LIVE, first: dict | None = None
     ):
-        self.truth, self.name, self.metrics = truth[:count], name, metrics
+        self.truth, self.name, self.metrics = truth[:8], name, metrics
         self.first = first or {"gray": images.grayed(self.truth)}
         self.film, self.handle = [], None
 
@@ -136,13 +132,10 @@ def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> disp
     return images.finish(figure, name)
 
 
-def frontiers(
-    named: dict[str, pd.DataFrame], report: pd.DataFrame | None = None, name: str | None = None
-) -> display.Image:
+def frontiers(named: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
     """Show colorizers as curves of quality against colorfulness, for saturations from 0 to 2.
 
-    named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1. report: a table with a column
-    "PSNR mean", whose rows are drawn as lines.
+    named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1.
     """
     metrics = [metric for metric in ("PSNR", "L1", "LPIPS") if all(metric in table for table in named.values())]
     size = 5.2 * len(metrics) + 2, 3.8
@@ -151,9 +144,6 @@ def frontiers(
         for label, table in named.items():
             line = axis.plot(table["of truth"], table[metric], label=label)[0]
             axis.plot(table["of truth"][1.0], table[metric][1.0], "o", color=line.get_color())
-        if metric == "PSNR" and report is not None:
-            for label, value in report["PSNR mean"].items():
-                axis.axhline(value, color="0.6", ls=":", label=label)
         axis.set(title=with_unit(metric), xlabel="colorfulness, as a share of the truth's")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return images.finish(figure, name)

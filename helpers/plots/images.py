@@ -69,9 +69,8 @@ def photos(tensor: Tensor, titles: Texts = None, columns: int = 8, name: str | N
     """Show photos (N, 3, H, W) in a grid, in their order."""
     rows = [list(part) for part in tensor.split(columns)]
     figure = grid(rows, width=1.6)
-    if titles:
-        for axis, title in zip(figure.axes, titles, strict=False):
-            axis.set_title(title, fontsize=8)
+    for axis, title in zip(figure.axes, titles or [], strict=False):
+        axis.set_title(title, fontsize=8)
     return finish(figure, name)
 
 

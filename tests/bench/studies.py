@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown
+from measures import checkerboard
 from torch import Tensor, nn
 
 from helpers import workspace
@@ -53,7 +54,7 @@ def measured(generator: nn.Module, photos: Tensor, slider: pd.DataFrame | None =
     row = curve.loc[1.0, ["L1", "PSNR", "of truth"]].to_dict()
     row["SSIM"] = float(np.mean(metrics.ssim(colored.float() / 255, photos.float() / 255)))
     row |= {f"gain at {share:.0%}": gain(curve, share) for share in (0.65, 0.75)}
-    row["checkerboard"] = metrics.checkerboard(colored)
+    row["checkerboard"] = checkerboard(colored)
     row |= metrics.edge_report(colored, photos).mean().to_dict()
     if slider is not None:
         row["over the slider"] = over_slider(curve, slider)
@@ -117,5 +118,5 @@ def circumstances(command: str, table: pd.DataFrame, photos: Tensor) -> str:
         f"`{command}`, {datetime.date.today()}, {os.cpu_count()} CPU cores ({platform.machine()}), "
         f"{table['seconds'].sum() / 7200:.1f} hours with two trainings side by side. {len(photos)} validation photos, "
         f"profile `{os.environ['COLORIZE_PROFILE']}`; mean ± standard deviation over seeds (the same photos, other "
-        f"weights, order and augmentation). The truth's checkerboard: {metrics.checkerboard(photos):.2f}."
+        f"weights, order and augmentation). The truth's checkerboard: {checkerboard(photos):.2f}."
     )

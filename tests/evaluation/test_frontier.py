@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skimage.color import rgb2lab
 from skimage.metrics import peak_signal_noise_ratio
 
 from helpers.color import rgb_to_L_ab
@@ -58,15 +57,3 @@ def test_values_at_a_share_are_interpolated_and_unknown_beyond():
 def test_over_the_slider_is_the_height_at_equal_colorfulness():
     slider, better = curve_of([0.0, 0.4, 0.8], [20.0, 22.0, 21.0]), curve_of([0.0, 0.6, 1.2], [20.0, 22.5, 20.0])
     assert over_slider(better, slider) == pytest.approx(22.5 - 21.5) and over_slider(slider, slider) == 0
-
-
-def test_a_checkerboard_is_seen_and_a_smooth_color_is_not(photos):
-    truth = metrics.checkerboard(photos)
-    lab = rgb2lab(photos.permute(0, 2, 3, 1).numpy() / 255)
-    L, ab = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (lab[..., :1] / 50 - 1, lab[..., 1:] / 128))
-    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2 - 1) * 4 / 128
-    assert metrics.checkerboard(metrics.as_photos(L, ab + board)) > 2 * truth
-    even = torch.zeros_like(L)
-    assert metrics.checkerboard(metrics.as_photos(even, torch.full_like(ab, 0.1))) < 0.01
-    drawn = metrics.checkerboard(metrics.as_photos(even, (0.1 + board).expand_as(ab)))
-    assert drawn == pytest.approx(4 * 2**0.5, rel=0.02)  # 4 in a and 4 in b

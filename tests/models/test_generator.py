@@ -192,6 +192,13 @@ def test_a_frozen_encoder_has_no_gradient_and_keeps_its_statistics():
     assert all(torch.equal(value, before[name]) for name, value in generator.encoder.state_dict().items())
 
 
+def test_a_frozen_encoder_passes_gradients_on():
+    """The content loss of notebook 09 compares its features, to teach the network that made the photo."""
+    L = lightness(64, 64).requires_grad_()
+    Encoder(SMALL, None, frozen=True)(L)[2].square().sum().backward()
+    assert L.grad.abs().sum() > 0
+
+
 # initial weights
 
 

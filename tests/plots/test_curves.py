@@ -73,9 +73,9 @@ def test_a_live_figure_updates_in_its_place_and_shows_the_progress(monkeypatch, 
 
     monkeypatch.setattr(curves.display, "display", display)
     truth = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    live = curves.LiveFigure(truth, count=2)
+    live = curves.LiveFigure(truth)
     for epoch in range(1, 18):
-        live.film.append((epoch, truth[:2]))
+        live.film.append((epoch, truth))
     for epochs in (18, 19):
         live.update(steps("L1", epochs=epochs, count=1), history(epochs), truth)
     assert [how for how, _ in shown] == ["new", "update"]
@@ -91,13 +91,9 @@ def test_runs_are_compared_even_where_one_lacks_a_metric(figures):
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["long", "short"]
 
 
-def test_a_frontier_has_its_dot_at_saturation_1_and_the_report_a_line(figures):
+def test_a_frontier_has_its_dot_at_saturation_1(figures):
     table = pd.DataFrame({"of truth": [0, 0.4, 0.8], "PSNR": [20, 22, 21], "L1": [0.1, 0.08, 0.09]}, index=[0.0, 1, 2])
-    curves.frontiers({"a": table, "b": table.assign(LPIPS=0.1)}, pd.DataFrame({"PSNR mean": [22.5]}, index=["report"]))
+    curves.frontiers({"a": table, "b": table.assign(LPIPS=0.1)})
     psnr, L1 = figures[0].axes  # LPIPS only where all have it
-    assert [tuple(line.get_xydata()[0]) for line in psnr.lines[1:4:2]] == [(0.4, 22), (0.4, 22)]
-    assert len(L1.lines) == 4 and [text.get_text() for text in figures[0].legends[0].get_texts()] == [
-        "a",
-        "b",
-        "report",
-    ]
+    assert [tuple(line.get_xydata()[0]) for line in psnr.lines[1::2]] == [(0.4, 22), (0.4, 22)]
+    assert len(L1.lines) == 4 and [text.get_text() for text in figures[0].legends[0].get_texts()] == ["a", "b"]
