@@ -54,6 +54,12 @@ THINGS += ["number", "in_list", "in_tensor", "in_set", "through_another", "in_ge
 THINGS += ["functools.partial(closed, w)", "functools.partial(closed, v=w)"]
 
 
+@pytest.fixture(autouse=True)
+def notebook(monkeypatch):
+    """As in a notebook, `__main__` has no file: Python 3.13 would look there for the classes of a cell."""
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+
+
 def made(thing, w):
     return eval(thing, cell(CELL.format(w=w)))
 
