@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ def to_tensor(rgb: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
+def walk(folder: Path, ignored: Path | None = None, on_error: Callable[[OSError], object] = print) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders, linked ones too but each only once, sorted in each folder.
+
+    ignored: a subfolder to leave out; on_error: called for each subfolder that cannot be opened.
+    """
+    seen = {os.path.realpath(ignored)} if ignored else set()
+    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        folders[:] = sorted(each for each in folders if os.path.realpath(Path(parent, each)) not in seen)  # no loops
+        yield from (Path(parent, name) for name in sorted(names))
+
+
 def list_photos(folder: Path, suffixes: frozenset[str] | set[str] = frozenset(SUFFIXES)) -> list[Path]:
     """Return the photo files in a folder and its subfolders, linked ones too, sorted; suffixes: of the file names.
 
@@ -123,12 +136,8 @@ def list_photos(folder: Path, suffixes: frozenset[str] | set[str] = frozenset(SU
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}: name one that holds photos.")
-    paths, seen = [], set()
-    for parent, folders, names in os.walk(folder, onerror=lambda error: print(f"skipped: {error}"), followlinks=True):
-        seen.add(os.path.realpath(parent))
-        folders[:] = [name for name in folders if os.path.realpath(Path(parent, name)) not in seen]  # no endless loops
-        paths += [Path(parent, name) for name in names if Path(name).suffix.lower() in suffixes]
-    paths = sorted(path for path in paths if path.is_file())
+    files = walk(folder, on_error=lambda error: print(f"skipped: {error}"))
+    paths = sorted(path for path in files if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise FileNotFoundError(f"{folder} holds no photos; looked for {', '.join(sorted(suffixes))}.")
     return paths

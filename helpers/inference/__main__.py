@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options
@@ -30,42 +31,44 @@ def command() -> argparse.ArgumentParser:
     add("--enlarger", help="its weights; default: the most recent ones")
     add("--enlarge-large", action="store_true", help="enlarge photos of over 2 million pixels too")
     add("--large-scans", action="store_true", help="read photos of over 178 million pixels too")
-    add("--one-way", dest="both_ways", action="store_false", help="films: no colors from later frames")
     add("--input-size", type=int, help="pixels that the network sees")
     for name in ("saturation", "denoise", "contrast", "steady"):
         add(f"--{name}", type=float, default=getattr(Options, name))
     return parser
 
 
+def colorize(source: str, target: str, weights: str | None, enlarger: str | None, **given: Any) -> None:
+    """Colorize what the command line names; given: its other arguments."""
+    if not source or not target:
+        raise ValueError("IN and OUT must not be empty")
+    source, target = Path(source), Path(target)
+    quality, file_format, points, file = map(given.pop, ("quality", "format", "hint", "hints"))
+    hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
+    if not source.exists():
+        raise FileNotFoundError(f"There is no file or folder {source}.")
+    if source.is_dir() and hints:
+        raise ValueError("hints are for one photo or film: name that, not a folder")
+    for place in (target, *target.parents):
+        if place.is_file():
+            raise FileExistsError(f"{place} is a file: choose another OUT, nothing is overwritten")
+    colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
+    if source.is_dir():
+        colorize_folder(source, target, colorizer, quality, file_format, **given)
+        return
+    print(f"weights: {colorizer}")
+    if source.suffix.lower() in film.SUFFIXES:
+        notes = colorize_film(source, target, colorizer, hints, **given)
+    else:
+        notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
+    for note in notes:
+        print(f"note: {note}")
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Colorize what the command line names."""
+    """Colorize what the command line names, or print what is wrong with it."""
     parser = command()
-    given = vars(parser.parse_args(arguments))
-    source, target, weights, quality, file_format = map(given.pop, ("source", "target", "weights", "quality", "format"))
-    points, file, enlarger = map(given.pop, ("hint", "hints", "enlarger"))
     try:
-        if not source or not target:
-            raise ValueError("IN and OUT must not be empty")
-        source, target = Path(source), Path(target)
-        hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
-        if not source.exists():
-            raise FileNotFoundError(f"There is no file or folder {source}.")
-        if source.is_dir() and hints:
-            raise ValueError("hints are for one photo or film: name that, not a folder")
-        for parent in (target, *target.parents) if source.is_dir() else target.parents:
-            if parent.is_file():
-                raise FileExistsError(f"{target} cannot be a folder, or lie in one: {parent} is a file")
-        colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
-        if source.is_dir():
-            colorize_folder(source, target, colorizer, quality, file_format, **given)
-            return
-        print(f"weights: {colorizer}")
-        if source.suffix.lower() in film.SUFFIXES:
-            notes = colorize_film(source, target, colorizer, hints, **given)
-        else:
-            notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
-        for note in notes:
-            print(f"note: {note}")
+        colorize(**vars(parser.parse_args(arguments)))
     except (OSError, ValueError, NameError) as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:

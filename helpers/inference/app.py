@@ -15,7 +15,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import cv2
 import gradio as gr
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference.colorizer import Colorizer
@@ -23,18 +23,19 @@ from helpers.inference.film import SUFFIXES
 from helpers.inference.folder import colorize_file, target_of
 from helpers.inference.steadying import colorize_film
 from helpers.inference.suggestions import answers, reference_hints
-from helpers.inference.user_hints import Hint, likely_colors
+from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
 SHOWN = 320  # pixels on the shorter side of the photo to paint on, for speed
-KEPT = 24 * 3600  # seconds before the page's copies of uploads are deleted
-SWEPT = 600  # seconds before a finished result is deleted; the page has its copy
+KEPT = 24 * 3600  # seconds before uploads and results are deleted
 INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colors are a **guess**: the model chooses what was
 likely in the photos it learned from. It cannot know the color of a dress, a car or a uniform."""
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.
 Or click a place in the colored photo: likely colors for it appear below the photo; click one to use it."""
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
+EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
+EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
@@ -43,7 +44,7 @@ def place_for(folder: str, file: str | None) -> Path:
     if file is None:
         raise ValueError("Drop a file first.")
     for old in Path(folder).iterdir():
-        if time.time() - old.stat().st_mtime > SWEPT and not any(old.glob(".*.parts")):  # no film in progress
+        if time.time() - old.stat().st_mtime > KEPT:
             shutil.rmtree(old, ignore_errors=True)
     path = Path(file)
     return Path(tempfile.mkdtemp(dir=folder), f"{path.stem}-in-color{Path(target_of(path)).suffix}")
@@ -135,7 +136,7 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     """Lay out the tab for a film."""
     with gr.Row():
         with gr.Column(scale=1):
-            file = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180)
+            file = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180, elem_id="film")
             saturation = gr.Slider(value=1, **SATURATION)
             steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
@@ -172,15 +173,13 @@ class HintsTab:
     def __init__(self, colorizer: Colorizer, folder: str):
         self.colorizer, self.folder = colorizer, folder
         if not colorizer.takes_hints:
-            gr.Markdown("These weights take no color hints. Notebook 07_hints trains some that do.")
+            gr.Markdown(NO_HINTS.capitalize())
             return
-        photo, points, place, colors, lists = gr.State(), gr.State([]), gr.State(), gr.State([]), gr.State([])
+        photo, points, place, lists = gr.State(), gr.State([]), gr.State(), gr.State([])
         gr.Markdown(EXPLAINED)
         file = gr.File(label="Photo", height=100, elem_id="hints-photo")
         with gr.Row():
-            brush = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
-            plain = {"layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
-            editor = gr.ImageEditor(label="Paint here", brush=brush, **plain, elem_id="hints-editor")
+            editor = gr.ImageEditor(**EDITOR, elem_id="hints-editor")
             result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
         likely = gr.Gallery(show_label=False, columns=12, height=90, allow_preview=False, elem_id="hints-likely")
         with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
@@ -189,17 +188,15 @@ class HintsTab:
             several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
             ask = gr.Button("Show several answers")
         with gr.Row():
-            back = gr.Button("Undo the last chosen color")
-            whole = gr.Button("Color at full size", variant="primary")
+            back, whole = gr.Button("Undo the last chosen color"), gr.Button("Color at full size", variant="primary")
         download, given = gr.DownloadButton(visible=False), [photo, editor, points, like, follow]
+        shown, new = [result, download], [photo, editor, points, likely, several]
         full = whole.click(self.full_size, [file, *given], download)
-        fresh = file.change(load, file, [photo, editor, points, likely, several], cancels=full)
-        fresh.then(self.colorize, given, [result, download])
-        # `change` of the editor misses the first stroke and undo (gradio 6.31)
-        changes, how = [editor.input, points.change, like.change, follow.change], {"trigger_mode": "always_last"}
-        gr.on(changes, self.colorize, given, [result, download], **how, show_progress="hidden", cancels=full)
-        result.select(self.propose, [photo, result], [place, colors, likely])
-        likely.select(_choose, [place, colors, points], points)
+        file.change(load, file, new, cancels=full).then(self.colorize, given, shown)
+        changes = [editor.input, points.change, like.change, follow.change]  # not editor.change: it misses strokes
+        gr.on(changes, self.colorize, given, shown, trigger_mode="always_last", show_progress="hidden", cancels=full)
+        result.select(self.propose, [photo, result], [place, likely])
+        likely.select(_choose, [place, points], points)
         ask.click(self.answers, photo, [lists, several])
         several.select(_answer, lists, points)
         back.click(lambda points: points[:-1], points, points)
@@ -229,11 +226,10 @@ class HintsTab:
         return gr.DownloadButton(visible=False)
 
     def propose(self, photo: np.ndarray, result: np.ndarray, event: gr.SelectData) -> tuple:
-        """Return a clicked place, likely colors for it, and swatches of them."""
+        """Return a clicked place, and swatches of likely colors for it, each with its color as the caption."""
         found = likely_colors(self.colorizer.generator, photo, result, *map(int, event.index))
         found = found if len(found) > 1 else found + COLORS  # weights without a palette
-        swatches = [(np.full((40, 40, 3), tuple(bytes.fromhex(color[1:])), np.uint8), color) for color in found]
-        return event.index, found, swatches
+        return event.index, [(np.full((40, 40, 3), ImageColor.getrgb(color), np.uint8), color) for color in found]
 
     def answers(self, photo: np.ndarray | None) -> tuple:
         """Return several answers as lists of hints, and as photos."""
@@ -241,8 +237,8 @@ class HintsTab:
         return lists, [self.colorizer(photo, hints) for hints in lists]
 
 
-def _choose(place: tuple, colors: list[str], points: list[Hint], event: gr.SelectData) -> list[Hint]:
-    return [*points, Hint(*place, colors[event.index])]
+def _choose(place: tuple, points: list[Hint], event: gr.SelectData) -> list[Hint]:
+    return [*points, Hint(*place, event.value["caption"])]
 
 
 def _answer(lists: list[list[Hint]], event: gr.SelectData) -> list[Hint]:

@@ -39,7 +39,6 @@ class Options:
     large_scans: bool = False  # read files of any number of pixels
     like: str = ""  # path of a color photo whose colors similar places take over, see `reference_hints`
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
-    both_ways: bool = True  # films: carry colors over from the next frame too
 
     def __post_init__(self):
         check_fields(self)

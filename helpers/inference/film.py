@@ -1,9 +1,11 @@
 """Film files: reading frames, finding cuts, and writing with the original sound."""
 
 import heapq
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,19 +24,13 @@ BT709 = 1  # its number in a file's header
 HDR = {16: "PQ", 18: "HLG"}  # numbers of their transfer functions
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
 LATE = 0.1  # seconds; a clock that starts later is set to 0
-OWN = {
-    "encoder",
-    "major_brand",
-    "minor_version",
-    "compatible_brands",
-    "duration",
-}  # descriptions of the old file itself
+OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # what describes the old file itself
 
 
 class Film:
     """A film file to be read frame by frame, upright, its clock starting at 0 and never jumping back.
 
-    Raises FileNotFoundError for a missing file, ValueError for one that holds no film or is in HDR.
+    Raises ValueError for a file that is missing, that holds no film, or that is in HDR.
     """
 
     def __init__(self, path: Path | str):
@@ -47,77 +43,91 @@ class Film:
                 stream = moving[0]
                 self.index, self.count, self.shape_of_pixels = stream.index, stream.frames, stream.sample_aspect_ratio
                 self.time_base, self.rate = stream.time_base, stream.average_rate or stream.guessed_rate or 25
-            self.shifts = shifts_of(self.path)
-            self.matrix, self.transfer = np.eye(2, dtype=int), None
-            self.height, self.width = next(self.frames())[1].shape[:2]
-            if self.matrix[0, 0] == 0 and self.shape_of_pixels:
-                self.shape_of_pixels = 1 / self.shape_of_pixels
-        except FileNotFoundError:
-            raise
+                first = next(self._decoded(container))
         except (av.FFmpegError, StopIteration) as error:
             raise ValueError(f"{path} cannot be read as a film ({str(error) or 'it holds no frame'})") from error
-        if self.transfer in HDR:
+        if first.color_trc in HDR:
             raise ValueError(
-                f"{path} is in HDR ({HDR[self.transfer]}), whose tones this project does not map. Convert it first: "
+                f"{path} is in HDR ({HDR[first.color_trc]}), whose tones this project does not map. Convert it first: "
                 "ffmpeg -i IN -vf zscale=t=linear,tonemap=hable,zscale=t=bt709:m=bt709,format=yuv420p OUT"
             )
+        self.stored, self.matrix = (first.width, first.height), orientation(first)
+        self.height, self.width = turned(np.empty(self.stored[::-1]), self.matrix).shape
+        if self.shape_of_pixels and self.matrix[0, 0] == 0:
+            self.shape_of_pixels = 1 / self.shape_of_pixels
 
     def frames(self, shorter: int | None = None, kind: str = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
         """Yield the time of each frame, in units of `time_base`, and its pixels, uint8 (H, W, 3), or (H, W) if "gray".
 
         shorter: pixels to reduce the shorter side to; None for their own size. A film that breaks off ends there.
         """
+        share = min(1, (shorter or min(self.stored)) / min(self.stored))  # a film may change its size on the way
+        width, height = (max(1, round(side * share)) for side in self.stored)
+        step = max(1, round(1 / self.rate / self.time_base))
+        time = -step
         with av.open(str(self.path)) as container:
-            stream = container.streams[self.index]
-            stream.thread_type = "AUTO"
-            clock, first, step = Clock(self.shifts, self.time_base), None, max(1, round(1 / self.rate / self.time_base))
-            for frame in self._decoded(container, stream):
-                first = first or (frame.width, frame.height)  # a film may change its size
-                share = min(1, (shorter or min(first)) / min(first))
-                size = {"width": max(1, round(first[0] * share)), "height": max(1, round(first[1] * share))}
-                pts = frame.pts
-                if pts is not None:  # a filter has its own time base
-                    pts = round(pts * (frame.time_base or self.time_base) / self.time_base)
-                self.matrix, self.transfer = orientation(frame), frame.color_trc
-                yield clock.time(pts, step), turned(frame.to_ndarray(format=kind, **size), self.matrix)
+            for frame in self._decoded(container):
+                if frame.pts is None:
+                    time += step
+                else:  # a filter has its own time base
+                    time = max(time + 1, round(frame.pts * (frame.time_base or self.time_base) / self.time_base))
+                yield time, turned(frame.to_ndarray(format=kind, width=width, height=height), self.matrix)
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _decoded(self, container: Any) -> Iterator[Any]:
         """Yield decoded frames, deinterlaced if necessary; damaged ones are left out."""
-        graph = None
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:  # a damaged stretch, or the end of a film that breaks off
-                continue
-            for frame in frames:
-                if graph is None and frame.interlaced_frame:
-                    graph = deinterlacer(stream)
-                if graph is None:
-                    yield frame
-                else:
-                    graph.push(frame)
-                    yield from pulled(graph)
-        if graph is not None:
-            graph.push(None)
-            yield from pulled(graph)
+        stream, graph = container.streams[self.index], None
+        stream.thread_type = "AUTO"
+        for packet in packets(container):
+            if packet.stream.index == self.index:
+                with suppress(av.FFmpegError):  # a damaged stretch, or the end of a film that breaks off
+                    for frame in packet.decode():
+                        if graph is None and frame.interlaced_frame:
+                            graph = deinterlacer(stream)
+                        yield from filtered(graph, frame) if graph else [frame]
+        if graph:
+            yield from filtered(graph, None)
+
+
+def packets(container: Any) -> Iterator[Any]:
+    """Yield the packets of a film's pictures, sound and subtitles on one clock, which starts at 0 and never jumps back.
+
+    A film whose time stamps jump back consists of parts, such as the joined files of a DVD: all streams of a part begin
+    where the part before ended.
+    """
+    start = (container.start_time or 0) / av.time_base
+    shifts = [-start if start > LATE else 0.0]  # seconds to add in each part
+    part, read, last, ends = Counter(), {}, {}, {}  # by stream: its part, last time stamp as read and on the clock, end
+    for packet in container.demux([each for each in container.streams if each.type in ("video", "audio", "subtitle")]):
+        index, dts, unit = packet.stream.index, packet.dts, float(packet.time_base or 0)
+        if dts is not None:
+            part[index] += (read.get(index, dts) - dts) * unit > JUMP
+            if part[index] == len(shifts):  # another stream's last packet may be still to come
+                begin = max((end + (each != index) * length for each, (end, length) in ends.items()), default=0.0)
+                shifts.append(begin - dts * unit)
+            read[index] = dts
+            last[index] = packet.dts = max(dts + round(shifts[part[index]] / unit), last.get(index, -math.inf) + 1)
+            if packet.stream.type != "subtitle":
+                length = (packet.duration or 0) * unit
+                ends[index] = packet.dts * unit + length, length
+        if packet.pts is not None:
+            packet.pts += round(shifts[part[index]] / unit) if dts is None else packet.dts - dts
+        yield packet
 
 
 def deinterlacer(stream: Any) -> Any:
     """Return a filter that deinterlaces."""
     graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(template=stream), graph.add("yadif", "deint=interlaced"), graph.add("buffersink")
-    ).configure()
+    parts = graph.add_buffer(template=stream), graph.add("yadif", "deint=interlaced"), graph.add("buffersink")
+    graph.link_nodes(*parts).configure()
     return graph
 
 
-def pulled(graph: Any) -> Iterator[Any]:
-    """Yield the frames that are ready in a filter."""
-    while True:
-        try:
+def filtered(graph: Any, frame: Any) -> Iterator[Any]:
+    """Give a frame to a filter, None at the end; yield the frames that are ready."""
+    graph.push(frame)
+    with suppress(av.BlockingIOError, av.EOFError):
+        while True:
             yield graph.pull()
-        except (av.BlockingIOError, av.EOFError):
-            return
 
 
 def find_cuts(frames: Iterable[np.ndarray], rate: float, content: float = 40.0, adaptive: float = 1.8) -> list[int]:
@@ -170,48 +180,6 @@ def write_film(
         result.mux(stream.encode())
 
 
-class Clock:
-    """Turns a stream's time stamps into times that start at 0 and rise, see `shifts_of`."""
-
-    def __init__(self, shifts: list[float], time_base: Fraction):
-        self.shifts, self.time_base, self.part, self.raw, self.last = shifts, time_base, 0, None, None
-
-    def time(self, stamp: int | None, step: int = 1) -> int:
-        """Return the time of the next stamp, in units of the time base; without a stamp, a step after the last one."""
-        if stamp is None:
-            time = 0 if self.last is None else self.last + step
-        else:
-            if self.raw is not None and (self.raw - stamp) * self.time_base > JUMP:
-                self.part = min(self.part + 1, len(self.shifts) - 1)
-            self.raw = stamp
-            time = stamp + round(self.shifts[self.part] / self.time_base)
-        self.last = time if self.last is None else max(time, self.last + 1)
-        return self.last
-
-
-def shifts_of(path: Path) -> list[float]:
-    """Return the seconds to add to all time stamps of each part of a film.
-
-    A film whose time stamps jump back consists of parts, such as the joined files of a DVD. Each part begins where the
-    one before ends, for pictures and sound alike, and the first one at 0.
-    """
-    starts, ends, part, last = {}, {}, {}, {}
-    with av.open(str(path)) as container:
-        for packet in container.demux([*container.streams.video, *container.streams.audio]):
-            if packet.dts is None:
-                continue
-            index, time = packet.stream_index, float(packet.dts * packet.time_base)
-            part[index] = part.get(index, 0) + (last.get(index, time) - time > JUMP)
-            last[index], number = time, part[index]
-            shown = time if packet.pts is None else float(packet.pts * packet.time_base)
-            starts[number] = min(starts.get(number, shown), shown)
-            ends[number] = max(ends.get(number, shown), shown + float((packet.duration or 0) * packet.time_base))
-    shifts = [-starts[0] if starts and starts[0] > LATE else 0.0]
-    for number in range(1, len(starts)):
-        shifts.append(ends[number - 1] + shifts[-1] - starts[number])
-    return shifts
-
-
 def orientation(frame: Any) -> np.ndarray:
     """Return the signs (2, 2) of a frame's display matrix: which way its rows and columns are to be shown."""
     for data in frame.side_data:
@@ -253,79 +221,74 @@ def can_copy(stream: Any, suffix: str) -> bool:
         return False
 
 
-def packets(film: Film, index: int, target: Any) -> Iterator[Any]:
-    """Yield the packets of a stream for another stream, on the film's repaired clock."""
-    with av.open(str(film.path)) as container:
-        clock = None
-        for packet in container.demux(container.streams[index]):
-            if packet.size and packet.dts is not None:
-                clock = clock or Clock(film.shifts, packet.time_base)
-                delay = (packet.pts or packet.dts) - packet.dts
-                packet.dts = clock.time(packet.dts)
-                packet.pts, packet.stream = packet.dts + delay, target
-                yield packet
-
-
-def encoded_sound(film: Film, index: int, target: Any) -> Iterator[Any]:
-    """Yield the packets of a sound stream encoded anew as AAC, on the film's repaired clock."""
-    with av.open(str(film.path)) as container:
-        clock = None
-        for packet in container.demux(container.streams[index]):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:  # a damaged stretch
-                continue
-            for frame in frames:
-                clock = clock or Clock(film.shifts, frame.time_base)
-                frame.pts = clock.time(frame.pts, round(frame.samples / frame.sample_rate / frame.time_base))
-                yield from target.encode(frame)
-        yield from target.encode()
-
-
 def join(chunks: list[Path], film: Film, path: Path, suffix: str) -> list[str]:
     """Write chunks one after another, with the film's sound, subtitles, chapters and descriptions, to a file.
 
     Returns a sentence for each stream that the format cannot hold. Raises ValueError if the film's streams are faulty.
     """
-    lost, rows, kind = [], [], FORMATS[suffix]
-    with ExitStack() as stack:
-        source = stack.enter_context(av.open(str(film.path)))
-        first = stack.enter_context(av.open(str(chunks[0])))
-        clock = {"movie_timescale": str(film.time_base.denominator)} if kind == "mp4" else {}
-        result = stack.enter_context(av.open(str(path), "w", format=kind, options=clock))
+    kind, notes, targets = FORMATS[suffix], [], {}
+    clock = {"movie_timescale": str(film.time_base.denominator)} if kind == "mp4" else {}
+    with (
+        av.open(str(film.path)) as source,
+        av.open(str(chunks[0])) as first,
+        av.open(str(path), "w", format=kind, options=clock) as result,
+    ):
         picture = result.add_stream_from_template(first.streams.video[0])
-        rows.append(packet for chunk in chunks for packet in chunk_packets(chunk, picture))
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
         for stream in (*source.streams.audio, *source.streams.subtitles):
-            name = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
-            if can_copy(stream, suffix):
-                target = result.add_stream_from_template(stream)
-                rows.append(packets(film, stream.index, target))
-            elif stream.type == "audio" and stream.codec_context:
-                target = result.add_stream("aac", rate=min(48_000, stream.codec_context.sample_rate or 48_000))
-                target.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-                rows.append(encoded_sound(film, stream.index, target))
-                lost.append(f"its sound ({name}) is encoded anew as AAC, because {suffix} cannot hold it")
-            else:
-                lost.append(f"its {stream.type} stream ({name}) is left out, because {suffix} cannot hold it")
-                continue
-            target.metadata.update(
-                {key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata}
-            )
-            target.disposition = stream.disposition
+            target, note = target_stream(result, stream, suffix)
+            targets[stream.index] = target, bool(note)
+            notes += [note] if note else []
         result.set_chapters(source.chapters())
         try:
+            rows = pictures(chunks, picture), sound_and_subtitles(source, targets)
             for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
                 result.mux(packet)
         except av.ArgumentError as error:
             raise ValueError(f"{film.path} has faulty sound or subtitles, which cannot be written: {error}") from error
-    return lost
+    return notes
 
 
-def chunk_packets(path: Path, target: Any) -> Iterator[Any]:
-    """Yield the packets of a chunk for another stream."""
-    with av.open(str(path)) as container:
-        for packet in container.demux(container.streams.video[0]):
-            if packet.size and packet.dts is not None:
-                packet.stream = target
-                yield packet
+def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
+    """Add a stream for another one to a film, None if there is no way; returns it, and what the user may not expect."""
+    name, note = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown", ""
+    if can_copy(stream, suffix):
+        target = result.add_stream_from_template(stream)
+    elif stream.type == "audio" and stream.codec_context:
+        note = f"its sound ({name}) is encoded anew as AAC, because {suffix} cannot hold it"
+        target = result.add_stream("aac", rate=min(48_000, stream.codec_context.sample_rate or 48_000))
+        target.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+    else:
+        return None, f"its {stream.type} stream ({name}) is left out, because {suffix} cannot hold it"
+    target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
+    target.disposition = stream.disposition
+    return target, note
+
+
+def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
+    """Yield the packets of all chunks for a stream."""
+    for chunk in chunks:
+        with av.open(str(chunk)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size and packet.dts is not None:
+                    packet.stream = target
+                    yield packet
+
+
+def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
+    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode."""
+    following = {}  # by stream: the time of the next frame to encode, where the file does not say it
+    for packet in packets(source):
+        target, encode = targets.get(packet.stream.index, (None, False))
+        if target and encode:
+            with suppress(av.FFmpegError):  # a damaged stretch
+                for frame in packet.decode():
+                    frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
+                    following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
+                    yield from target.encode(frame)
+        elif target and packet.size and packet.dts is not None:
+            packet.stream = target
+            yield packet
+    for target, encode in targets.values():
+        if target and encode:
+            yield from target.encode()

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -22,19 +21,19 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.data.dataset import unexplained
-from helpers.data.photos import SUFFIXES, pages, read_rgb
+from helpers.data.photos import SUFFIXES, pages, read_rgb, walk
 from helpers.files import locked, write_atomically
 from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options
-from helpers.inference.steadying import colorize_film
+from helpers.inference.steadying import make_film
 from helpers.inference.suggestions import reference_hints
 
+ROTATION = 0x0112  # tags of EXIF data
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")
 LONGEST = 65_535  # pixels on a side of a JPEG file
 TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
 COLORED = "it was in color already: only its lightness was used"
-FILMS_ALONE = ("steady", "both_ways")  # options that change no photo
 # faults of one result's name; any other fault in writing is the target folder's
 OF_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
@@ -107,9 +106,9 @@ def metadata(path: Path) -> dict[str, Any]:
     found = {}
     with Image.open(path) as photo:
         exif = photo.getexif()
-        exif.pop(0x0112, None)  # the pixels are already rotated
-        for tag in set(exif) - (set(DESCRIPTIVE) if photo.format == "TIFF" else set(exif)):
-            del exif[tag]  # where a TIFF stores its pixels
+        for tag in list(exif):  # a TIFF's other tags are where it stores its pixels, and these are already rotated
+            if tag == ROTATION or (photo.format == "TIFF" and tag not in DESCRIPTIVE):
+                del exif[tag]
         if len(exif):
             found["exif"] = exif.tobytes()
         if photo.info.get("dpi"):
@@ -131,24 +130,19 @@ class Job(NamedTuple):
 
 
 def jobs_in(source: Path, target: Path, file_format: str) -> tuple[list[Job], list[tuple[str, str]]]:
-    """Return what to colorize in a folder and its subfolders, linked ones too, and what cannot be, with the reason."""
-    seen, jobs, others = {target.resolve()}, [], []
-
-    def _closed(error):
-        others.append((error.filename, f"skipped: {error.strerror}"))
-
-    for parent, folders, names in os.walk(source, onerror=_closed, followlinks=True):
-        seen.add(Path(parent).resolve())
-        folders[:] = sorted(name for name in folders if Path(parent, name).resolve() not in seen)
-        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
-            relative, suffix = path.relative_to(source), path.suffix.lower()
-            if suffix not in SUFFIXES | film.SUFFIXES:
-                others.append((relative.as_posix(), "skipped: not a kind of photo or film that can be read"))
-                continue
-            count = pages(path) if suffix in (".tif", ".tiff") else 1
-            for page in range(count):
-                result = relative.with_name(target_of(path, file_format, f"-{page + 1}" if count > 1 else ""))
-                jobs.append(Job(path, suffix in film.SUFFIXES, page, relative.as_posix(), result))
+    """Return what to colorize in a folder and its subfolders, photos first, and what cannot be, with the reason."""
+    jobs, others = [], []
+    for path in walk(source, target, lambda error: others.append((error.filename, f"skipped: {error.strerror}"))):
+        relative, suffix = path.relative_to(source), path.suffix.lower()
+        if path.name.startswith("."):
+            continue
+        if suffix not in SUFFIXES | film.SUFFIXES:
+            others.append((relative.as_posix(), "skipped: not a kind of photo or film that can be read"))
+            continue
+        count = pages(path) if suffix in (".tif", ".tiff") else 1
+        for page in range(count):
+            result = relative.with_name(target_of(path, file_format, f"-{page + 1}" if count > 1 else ""))
+            jobs.append(Job(path, suffix in film.SUFFIXES, page, relative.as_posix(), result))
     return sorted(jobs, key=lambda job: job.is_film), others
 
 
@@ -161,7 +155,7 @@ class Target:
     def __init__(self, source: Path, folder: Path, colorizer: Colorizer, options: Options, quality: int):
         self.source, self.folder, self.colorizer, self.options = str(source.resolve()), folder, colorizer, options
         self.quality, self.lock, made_with = quality, threading.Lock(), colorizer.made_with(options)
-        of_photos = {key: value for key, value in made_with.items() if key not in FILMS_ALONE} | {"quality": quality}
+        of_photos = {key: value for key, value in made_with.items() if key != "steady"} | {"quality": quality}
         self.made_with, self.record, self.entries = {True: made_with, False: of_photos}, folder / "colorized.jsonl", {}
         for line in self.record.read_text(errors="replace").splitlines() if self.record.exists() else ():
             with suppress(ValueError, KeyError, TypeError):  # torn: the program was killed while it wrote
@@ -196,10 +190,9 @@ class Target:
             return "done before", before["note"]
         place.parent.mkdir(parents=True, exist_ok=True)
         if job.is_film:
-            new = place.with_name(f".{crc32(repr(state).encode()):08x}-{place.name}")
-            notes = [] if new.exists() else colorize_film(job.path, new, self.colorizer, **asdict(self.options))
-            self.add(entry)  # the name is ours, even if the program is killed before the next line
-            new.replace(place)
+            if not before:
+                self.add(entry)  # the name is ours, even if the program is killed before the last line
+            notes = make_film(job.path, place, self.colorizer, self.options)
         else:
             content, notes = colorized(job.path, place, self.colorizer, self.options, self.quality, (), job.page)
             self.add(entry)

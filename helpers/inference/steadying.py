@@ -4,22 +4,24 @@ import json
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
-from helpers.files import locked, refuse_another, write_atomically
+from helpers.files import locked, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.film import FORMATS, LOOK, Film, find_cuts, join, write_film
 from helpers.inference.suggestions import reference_hints
-from helpers.inference.user_hints import Hint
+from helpers.inference.user_hints import NO_HINTS, Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
 MEMORY = 100_000_000  # bytes for the frames of a chunk
@@ -68,51 +70,31 @@ def trusted(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     return (~(occluded | border | outside)).astype(np.float32)
 
 
-@dataclass
-class Shot:
-    """The state of a shot: its last frame as gray pixels (h, w), uint8, and as ab (h, w, 2), float32."""
-
-    gray: np.ndarray
-    ab: np.ndarray
-
-    def save(self, path: Path) -> None:
-        """Write the state to a file."""
-        with path.open("wb") as file:
-            np.savez(file, gray=self.gray, ab=self.ab)
-
-    @classmethod
-    def load(cls, path: Path) -> "Shot":
-        """Read the state from a file."""
-        with np.load(path) as stored:
-            return cls(stored["gray"], stored["ab"])
-
-
 def steady(
     grays: Sequence[np.ndarray],
     colors: Sequence[np.ndarray],
     cuts: Sequence[int] = (0,),
-    before: Shot | None = None,
+    before: dict[str, np.ndarray] | None = None,
     weight: float = 0.9,
     backward: bool = True,
     ahead: int = 0,
-) -> tuple[list[np.ndarray], Shot]:
-    """Return steadied colors of consecutive frames, and the state of the last one for the next call.
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Return steadied colors of consecutive frames, and "gray" and "ab" of the last one for the next call.
 
-    grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: the state of the frame
-    before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's and
-    the rest its own; backward: then again from the next frame's. ahead: the number of last frames that are used but not
-    returned.
+    grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: "gray" and "ab" of the
+    frame before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's
+    and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned.
     """
     flows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     made: list[np.ndarray] = []
-    count, last = len(grays) - ahead, before
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
         if i not in cuts and before is not None:
-            flows[i] = motion(gray, before.gray), motion(before.gray, gray)
-            ab = mixed(ab, before.ab, *flows[i], weight)
-        before = Shot(gray, ab)
-        last = before if i < count else last
+            flows[i] = motion(gray, before["gray"]), motion(before["gray"], gray)
+            ab = mixed(ab, before["ab"], *flows[i], weight)
+        before = {"gray": gray, "ab": ab}
         made.append(ab)
+    count = len(made) - ahead
+    last = {"gray": grays[count - 1], "ab": made[count - 1]}
     if backward:
         for i in reversed(range(len(made) - 1)):
             if i + 1 in flows:
@@ -168,24 +150,35 @@ def plan(film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[H
 
     Raises ValueError for a hint given after the film's end.
     """
+    times: list[float] = []
 
     def _looked_at(title: str) -> Iterator[np.ndarray]:
-        yield from (gray for _, gray in tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame"))
+        for time, gray in tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame"):
+            times.append(float(time * film.time_base))
+            yield gray
 
-    cuts = find_cuts(_looked_at("cuts"), film.rate)
+    cuts, starts = find_cuts(_looked_at("cuts"), film.rate), {}
     if not hints:
         return cuts, {}
-    times = [float(time * film.time_base) for time, _ in film.frames(2, "gray")]
-    share, starts = max(1.0, min(film.height, film.width) / LOOK), {}
+    share, seconds = max(1.0, min(film.height, film.width) / LOOK), np.array(times)
     for hint in hints:
-        off = [abs(time - times[0] - hint.at) for time in times]
-        if times[0] + hint.at > times[-1] + 1:
-            raise ValueError(f"a hint is given at {hint.at:g} s, but the film ends at {times[-1] - times[0]:.2f} s")
-        starts.setdefault(off.index(min(off)), []).append(Hint(hint.x / share, hint.y / share, hint.color))
+        if hint.at > seconds[-1] + 1:
+            raise ValueError(f"a hint is given at {hint.at:g} s, but the film ends at {seconds[-1]:.2f} s")
+        nearest = int(np.abs(seconds - hint.at).argmin())
+        starts.setdefault(nearest, []).append(Hint(hint.x / share, hint.y / share, hint.color))
     traveling = travel(_looked_at("hints"), starts, cuts)
-    return cuts, {
-        n: [Hint(share * hint.x, share * hint.y, hint.color) for hint in some] for n, some in traveling.items()
-    }
+    larger = {n: [Hint(share * each.x, share * each.y, each.color) for each in some] for n, some in traveling.items()}
+    return cuts, larger
+
+
+def saved_plan(file: Path, film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
+    """Return the result of `plan`, computed once and saved in a file."""
+    if not file.exists():
+        cuts, traveling = plan(film, hints)
+        found = {"cuts": cuts, "hints": {number: [asdict(hint) for hint in some] for number, some in traveling.items()}}
+        write_atomically(file, lambda path: path.write_text(json.dumps(found)))
+    found = json.loads(file.read_text())
+    return found["cuts"], {int(number): [Hint(**hint) for hint in some] for number, some in found["hints"].items()}
 
 
 @torch.inference_mode()
@@ -195,18 +188,14 @@ def paint(
     """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
     if options.like:
         hints = [[reference_hints(colorizer, rgb, options.like), *own] for rgb, own in zip(frames, hints, strict=True)]
-    prepared = [colorizer.prepare(rgb, options) for rgb in frames]
-    colors: list[Tensor] = []
+    prepared, colors = [colorizer.prepare(rgb, options) for rgb in frames], []
     for start in range(0, len(prepared), BATCH):
-        batch = [L for _, L, _ in prepared[start : start + BATCH]]
-        if any(hints[start : start + BATCH]):
-            traveling = hints[start : start + BATCH]
-            colors += [
-                colorizer.predict_colors(L, options, own, prepared[0][2])
-                for L, own in zip(batch, traveling, strict=True)
-            ]
+        batch, own = prepared[start : start + BATCH], hints[start : start + BATCH]
+        if any(own):
+            each = zip(batch, own, strict=True)
+            colors += [colorizer.predict_colors(L, options, some, size) for (_, L, size), some in each]
         else:
-            colors += [*colorizer.predict(torch.cat(batch), options.flip) * options.saturation]
+            colors += colorizer.predict(torch.cat([L for _, L, _ in batch]), options.flip) * options.saturation
     grays = [((L[0, 0] + 1) * 127.5).round().byte().numpy() for _, L, _ in prepared]
     return [rgb for rgb, *_ in prepared], grays, [ab.permute(1, 2, 0).numpy() for ab in colors]
 
@@ -221,66 +210,46 @@ def colorize_film(
     """Colorize a film into another file, .mp4 or .mkv, with its own times and sound; options: see `Options`.
 
     hints: colors for places, each at its time, see `Hint`. Returns a sentence for each thing that the target cannot
-    hold. A stopped call continues after its last complete chunk. Raises ValueError for a faulty film or one begun with
-    other settings, FileExistsError for an existing target, OSError if it cannot be written, BlockingIOError if another
-    program is making it.
+    hold. A stopped call continues after its last complete chunk. Raises FileExistsError for an existing target, and
+    what `make_film` raises.
     """
-    source, target = Path(source).expanduser(), Path(target).expanduser()
-    suffix = checked_suffix(target)
-    film, colorizer = Film(source), colorizer or Colorizer()
-    options, work = colorizer.options(**options), target.with_name(f".{target.name}.parts")
-    options.refuse_large(film.height, film.width)
-    refuse_hints(hints, film, colorizer)
-    lost: list[str] = []
-    with locked(work):
-        for note in [] if list(work.glob("*.nut")) else work.glob("*.json"):  # nothing is colored yet
-            if note.name != "lock.json":
-                note.unlink()
-        made = colorizer.made_with(options) | {"film": str(source.resolve()), "size": source.stat().st_size}
-        refuse_another(work, made | {"hints": [asdict(hint) for hint in hints]}, {})
-        try:
-            chunks = list(chunked(film, work, colorizer, options, hints))
-            write_atomically(target, lambda path: lost.extend(join(chunks, film, path, suffix)))
-        except KeyboardInterrupt:
-            print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
-            raise
-        except OSError as error:
-            if isinstance(error.__cause__, ValueError):  # the film's fault, not the target's
-                raise ValueError(str(error.__cause__)) from error
-            raise
-    shutil.rmtree(work)
-    return lost
-
-
-def refuse_hints(hints: Sequence[Hint], film: Film, colorizer: Colorizer) -> None:
-    """Raise ValueError for hints outside a film, or if the colorizer takes none."""
-    if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
-        raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
-    if hints and not colorizer.takes_hints:
-        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
-
-
-def checked_suffix(target: Path) -> str:
-    """Return the ending of a film to write; raises ValueError or FileExistsError if it cannot be written."""
+    target = Path(target).expanduser()
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{target}: name a film that ends in {' or '.join(FORMATS)}")
     if target.exists():
         raise FileExistsError(f"{target} exists already: name another file, nothing is overwritten")
-    return target.suffix.lower()
+    colorizer = colorizer or Colorizer()
+    return make_film(Path(source).expanduser(), target, colorizer, colorizer.options(**options), hints)
 
 
-def painted(
-    film: Film,
-    first: int,
-    colorizer: Colorizer,
-    options: Options,
-    traveling: dict[int, list[Hint]],
-) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield a film's frames from number `first` on: time, pixels (H, W, 3), gray and ab, see `paint`."""
-    frames = islice(enumerate(film.frames()), first, None)
-    while some := list(islice(frames, BATCH)):
-        numbers, times, pixels = [i for i, _ in some], [time for _, (time, _) in some], [rgb for _, (_, rgb) in some]
-        yield from zip(times, *paint(colorizer, pixels, options, [traveling.get(i, []) for i in numbers]), strict=True)
+def make_film(
+    source: Path, target: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint] = ()
+) -> list[str]:
+    """Colorize a film as `colorize_film` does, or replace the target.
+
+    Raises ValueError for a faulty film or hint, OSError for a target that cannot be written, BlockingIOError if another
+    program is making it.
+    """
+    film = Film(source)
+    options.refuse_large(film.height, film.width)
+    if hints and not colorizer.takes_hints:
+        raise ValueError(NO_HINTS)
+    if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
+        raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
+    made = source.resolve(), source.stat().st_size, colorizer.made_with(options), *hints
+    # another film, or other settings: another name
+    work = target.with_name(f".{target.stem[:40]}.{crc32(repr((target.name, made)).encode()):08x}.parts")
+    with locked(work):
+        whole = work / f"whole{target.suffix}"
+        try:
+            chunks = list(chunked(film, work, colorizer, options, hints))
+            notes = join(chunks, film, whole, target.suffix.lower())
+        except KeyboardInterrupt:
+            print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
+            raise
+        write_atomically(target, whole.replace)
+    shutil.rmtree(work)
+    return notes
 
 
 def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint]) -> Iterator[Path]:
@@ -288,37 +257,27 @@ def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, hint
     cuts, traveling = saved_plan(work / "plan.json", film, hints)
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
-    done = next(number for number in count() if not (work / f"{number:06}.nut").exists())
+    done = len(list(work.glob("*.nut")))
     yield from (work / f"{number:06}.nut" for number in range(done))
-    frames = painted(film, done * length, colorizer, options, traveling)
-    waiting: list[tuple] = []
+    frames, waiting = islice(enumerate(film.frames()), done * length, None), []
     with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
         for number in count(done):
-            waiting += islice(frames, length + AHEAD - len(waiting))
+            some = list(islice(frames, length + AHEAD - len(waiting)))
+            own = [traveling.get(i, []) for i, _ in some]
+            painted = paint(colorizer, [rgb for _, (_, rgb) in some], options, own)
+            waiting += zip([time for _, (time, _) in some], *painted, strict=True)
             if not waiting:
                 return
             times, pictures, grays, colors = zip(*waiting, strict=True)
             if options.steady:
-                before = Shot.load(work / f"{number - 1:06}.npz") if number else None
-                here = [cut - number * length for cut in cuts]
-                ahead = len(waiting[length:])
-                colors, last = steady(grays, colors, here, before, options.steady, options.both_ways, ahead)
-                write_atomically(work / f"{number:06}.npz", last.save)
+                here, ahead = [cut - number * length for cut in cuts], len(waiting[length:])
+                before = load_file(work / f"{number - 1:06}.state") if number else None
+                colors, last = steady(grays, colors, here, before, options.steady, ahead=ahead)
+                write_atomically(work / f"{number:06}.state", partial(save_file, last))
             own = zip(times[:length], pictures, colors, strict=False)
             made = [(time, render(rgb, torch.from_numpy(ab).permute(2, 0, 1))) for time, rgb, ab in own]
-            how = made, film.time_base, film.rate, "nut", film.shape_of_pixels
-            chunk = work / f"{number:06}.nut"
+            chunk, how = work / f"{number:06}.nut", (made, film.time_base, film.rate, "nut", film.shape_of_pixels)
             write_atomically(chunk, lambda path, how=how: write_film(path, *how))
             waiting = waiting[length:]
             bar.update(len(made))
             yield chunk
-
-
-def saved_plan(file: Path, film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
-    """Return the result of `plan`, computed once and saved in a file."""
-    if not file.exists():
-        cuts, traveling = plan(film, hints)
-        found = {"cuts": cuts, "hints": {number: [asdict(hint) for hint in some] for number, some in traveling.items()}}
-        write_atomically(file, lambda path: path.write_text(json.dumps(found)))
-    found = json.loads(file.read_text())
-    return found["cuts"], {int(number): [Hint(**hint) for hint in some] for number, some in found["hints"].items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 from helpers.color import ab_of, rgb_to_L_ab
 from helpers.data.photos import reduced, to_rgb, to_tensor
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.user_hints import Hint, ab_of_color, likely_colors
+from helpers.inference.user_hints import NO_HINTS, Hint, ab_of_color, likely_colors
 from helpers.models.blocks import pad_to_stride
 
 SIDE = 256  # pixels on the shorter side of the photos that are matched
@@ -55,7 +55,7 @@ def reference_hints(colorizer: Colorizer, photo: Any, reference: Any, follow: fl
     if the generator has no encoder of five levels or takes no hints.
     """
     if not colorizer.takes_hints:
-        raise ValueError("these weights take no color hints: notebook 07_hints makes some that do")
+        raise ValueError(NO_HINTS)
     (L, _), (their_L, ab) = (rgb_to_L_ab(to_tensor(reduced(to_rgb(each), SIDE))) for each in (photo, reference))
     if ab.norm(dim=1).mean() * 128 < 2:
         raise ValueError("the reference photo has no colors to follow")

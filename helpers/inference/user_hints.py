@@ -17,6 +17,7 @@ from helpers.color import rgb_to_L_ab, to_photo
 from helpers.data.photos import to_tensor
 
 SIDE = 5  # pixels, as the network sees them, of the square that a point stands for
+NO_HINTS = "these weights take no color hints: notebook 07_hints makes some that do"
 PAINTED = 0.2  # share of a pixel, as the network sees it, that a stroke has to cover
 
 

@@ -108,7 +108,7 @@ def stroke(page):
 def test_a_hint_changes_the_picture_and_withdraws_the_old_download(page, tmp_path):
     page.get_by_role("tab", name="Hints").click()
     Image.fromarray(coffee()).convert("L").save(tmp_path / "cup.png")
-    page.locator("#hints-photo input[type=file]").set_input_files(tmp_path / "cup.png")
+    page.locator("#hints-photo input[type=file]").first.set_input_files(tmp_path / "cup.png")
     page.locator(RESULT).wait_for(timeout=LONG)
     page.locator(f"{EDITOR} canvas").first.wait_for(timeout=LONG)
     page.wait_for_timeout(1000)  # until the editor has drawn the photo

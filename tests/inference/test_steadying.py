@@ -75,7 +75,7 @@ def test_nothing_is_carried_over_a_cut_and_parts_follow_each_other_as_one():
     first, state = steady(grays[:7], colors[:7], backward=False)
     second, end = steady(grays[7:], colors[7:], cuts=[-7], before=state, backward=False)
     assert all((a == b).all() for a, b in zip([*first, *second], whole, strict=True))
-    assert (end.ab == last.ab).all() and (end.gray == last.gray).all()
+    assert all((end[key] == last[key]).all() for key in ("gray", "ab"))
     untouched, _ = steady(grays, colors, weight=0.0)
     assert all((a == b).all() for a, b in zip(untouched, colors, strict=True))
 
@@ -90,7 +90,7 @@ def test_colors_do_not_jump_where_a_chunk_ends():
         made, state = steady(grays[some], colors[some], [-first], state, ahead=more)
         chunks += made
     whole, last = steady(grays, colors)
-    assert len(chunks) == 40 and (state.ab == last.ab).all()
+    assert len(chunks) == 40 and (state["ab"] == last["ab"]).all()
     assert max(np.abs(a - b).max() for a, b in zip(chunks, whole, strict=True)) < 0.03  # flicker is 0.08
     changes = [warping_error(chunks[i : i + 2], [flows[i]], [known[i]]) for i in range(39)]
     assert max(changes[15], changes[31]) < 3 * np.median(changes)
@@ -138,9 +138,6 @@ def test_a_killed_run_goes_on_with_the_same_frames(colorizer, clip, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         colorize_film(clip, tmp_path / "killed.mp4", colorizer, **SMALL)
     assert not (tmp_path / "killed.mp4").exists()
-    if stop > 1:  # some of it is there
-        with pytest.raises(ValueError, match="other settings .saturation: 1.0 then, 2.0 now"):
-            colorize_film(clip, tmp_path / "killed.mp4", colorizer, saturation=2.0, **SMALL)
     calls.extend([1] * 10)
     colorize_film(clip, tmp_path / "killed.mp4", colorizer, **SMALL)
     ours, theirs = pictures(tmp_path / "killed.mp4"), pictures(tmp_path / "whole.mp4")
@@ -182,14 +179,14 @@ def test_hints_of_an_upright_film_stay_where_they_were_said(tmp_path):
 def test_weights_that_take_no_hints_say_so_at_once(colorizer, clip, tmp_path):
     with pytest.raises(ValueError, match="take no color hints"):
         colorize_film(clip, tmp_path / "out.mp4", colorizer, [Hint(5, 5, "red")])
-    assert not (tmp_path / ".out.mp4.parts").exists()
+    assert not list(tmp_path.glob(".*.parts"))
 
 
 def test_what_is_no_film_leaves_nothing_and_nothing_is_overwritten(colorizer, clip, tmp_path):
     (tmp_path / "text.mp4").write_text("no film")
     for source, target, error in (
         ("text.mp4", "out.mp4", ValueError),
-        ("nowhere.mp4", "out.mp4", FileNotFoundError),
+        ("nowhere.mp4", "out.mp4", ValueError),
         ("clip.mp4", "out.gif", ValueError),
         ("clip.mp4", "text.mp4", FileExistsError),
     ):
@@ -226,7 +223,7 @@ def test_a_film_is_uploaded_played_and_downloaded(browser, tmp_path, clip, loud_
         page = browser.new_page()
         page.goto(address)
         page.get_by_role("tab", name="Films").click()
-        page.locator("input[type=file]:visible, input[type=file]").nth(1).set_input_files(clip)
+        page.locator("#film input[type=file]").first.set_input_files(clip)
         page.locator("a[download='clip.mp4']").wait_for(timeout=LONG)  # until it is uploaded
         page.get_by_role("button", name="Colorize the film").click()
         button = page.get_by_text("Download clip-in-color.mp4")
