@@ -55,10 +55,9 @@ def load_network(
 ) -> nn.Module:
     """Return the network of a weights file, in evaluation mode; its `trained_size` is the photos' size in pixels.
 
-    into: the network to load the weights into, for one that was changed after it was built; without it, the network is
-    built again from its class, the series' own or one that a notebook's cell defines. No code of the file is run.
-    Raises FileNotFoundError that names the notebook which makes the file, ValueError for a file that is damaged or
-    holds another network, NameError for a class that is not defined here.
+    into: a network to load the weights into, one that was changed after it was built. Without it, a network is built
+    from its class: the series' own, or one of a notebook's cell. No code of the file is run. Raises FileNotFoundError
+    for a missing file, ValueError for a damaged one or one of another network, NameError for a class not defined here.
     """
     path = Path(path)
     if path.is_dir():

@@ -232,8 +232,9 @@ def test_a_network_that_was_changed_after_building_is_trained_and_loaded_into_an
     with pytest.raises(ValueError, match=r"into="):
         run.load("warmup")
     assert same(run.load("warmup", into=again), network)
-    with pytest.raises(ValueError, match=r"warmup\.safetensors"):
+    with pytest.raises(ValueError, match=r"warmup\.safetensors.*\d+ weights .*, .*\.\.\.") as caught:
         run.load("warmup", into=TinyGenerator())
+    assert len(str(caught.value)) < 600
 
 
 def test_a_change_that_no_weight_shows_is_noted(cfg, tmp_path, capsys):

@@ -19,6 +19,10 @@ from helpers.config import Config
 from helpers.files import write_atomically
 
 MARK = "settings.json"  # written last and deleted first: a folder that has it is complete
+CONFIGURED = ("seed", "precision", "batch_size", "schedule", "clip_norm", "ema_decay", "freeze_norms", "keep")
+CONFIGURED += ("encoder_weights", "val_photos", "beta1", "beta2")
+ARGUMENTS = ("epochs", "lr", "d_lr", "rise", "n_critic", "patience", "start")
+VERSION = 2  # of the settings
 AGAIN = 'Give this one another name (run="..."), or start over with fit(restart=True), which archives the old.'
 
 
@@ -79,6 +83,21 @@ def discard(folder: Path) -> None:
     for path in folder.glob("*"):
         path.open("wb").close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def settings_of(trainer: Any) -> dict[str, str]:
+    """Return everything of a Trainer that must match before its run may resume, as text."""
+    found = {"version": VERSION} | {name: getattr(trainer.cfg, name) for name in CONFIGURED}
+    found |= {name: getattr(trainer, name) for name in ARGUMENTS}
+    for role, terms in (("term", trainer.terms), ("discriminator's term", trainer.d_terms)):
+        found |= {f"{role} {term.name}": f"{float(term.weight)} * {described(term.function)}" for term in terms}
+    found |= {name: described(getattr(trainer, name)) for name in ("augment", "optimizer", "task")}
+    for role, network in (("generator", trainer.raw_generator), ("discriminator", trainer.raw_discriminator)):
+        found[role] = f"{described(type(network))}, layers {digest(str(network))}"
+    found["learned weights"] = sum(p.numel() for p in trainer.raw_generator.parameters() if p.requires_grad)
+    found |= {"photo size": tuple(trainer.validation.shape[2:]), "photos": digest(trainer.photos.manifest.to_csv())}
+    found["processes"] = trainer.accelerator.num_processes
+    return {name: str(value) for name, value in found.items()}
 
 
 def digest(text: str) -> str:

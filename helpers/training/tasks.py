@@ -64,11 +64,7 @@ class HintedColorization(Colorization):
 
     phase = "hints"
 
-    def __init__(
-        self,
-        draw: Callable[[int, int], Squares] = draw_squares,
-        counts: Sequence[int] = (0, 1, 5, 10, 50),
-    ):
+    def __init__(self, draw: Callable[[int, int], Squares] = draw_squares, counts: Sequence[int] = (0, 1, 5, 10, 50)):
         self.draw, self.counts = draw, tuple(counts)
 
     @property
@@ -129,15 +125,14 @@ def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
     The trained weights are frozen, and the new hint layers are to be learned. photos: uint8 (N, 3, H, W), to propose
     their common colors. Raises ValueError for a network that is not built like a `Generator` with hints=True.
     """
-    name = type(generator).__name__
+    known = {key: value for key, value in generator.state_dict().items() if not key.startswith(HINT_PARTS)}
     try:
         again = type(generator)(**arguments_of(generator) | {"weights": None, "hints": True})
-        known = {key: value for key, value in generator.state_dict().items() if not key.startswith(HINT_PARTS)}
-        missing, _ = again.load_state_dict(known, strict=False)
+        if other := [key for key in again.load_state_dict(known, strict=False)[0] if not key.startswith(HINT_PARTS)]:
+            raise TypeError(f"it has no {', '.join(other[:3])}")
     except (RuntimeError, TypeError) as error:
+        name = type(generator).__name__
         raise ValueError(f"{name} cannot take hints, as a Generator and its subclasses can: {error}") from error
-    if other := [key for key in missing if not key.startswith(HINT_PARTS)]:
-        raise ValueError(f"{name} cannot take hints: it has no {', '.join(other)}.")
     if photos is not None:
         again.palette.copy_(common_colors(photos))
     for key, parameter in again.named_parameters():

@@ -27,10 +27,6 @@ from helpers.training.losses import LossTerm, Prediction, discriminator_terms, t
 from helpers.training.monitoring import epoch_means, refuse_bad_numbers, report, stop_button
 from helpers.training.tasks import Colorization
 
-MATTERS = ("seed", "precision", "batch_size", "schedule", "clip_norm", "ema_decay", "freeze_norms", "keep")
-MATTERS += ("encoder_weights", "val_photos", "beta1", "beta2")
-ARGUMENTS = ("epochs", "lr", "d_lr", "rise", "n_critic", "patience", "start")
-VERSION = 2  # of the settings in a checkpoint
 AGREE = 20  # steps after which several processes ask each other whether to write a checkpoint, or stop
 
 
@@ -259,9 +255,7 @@ class Trainer:
             self._resume(restart)
             self.saved = time.monotonic()
             if self.finished:
-                self.accelerator.print(
-                    f"run {self.run.name!r} has finished its {self.phase}. Start over: fit(restart=True)."
-                )
+                self.accelerator.print(f"{self.phase} of {self.run.name!r} is finished; fit(restart=True) starts over")
                 self.validated = self.colorize(self.final_generator())
                 show(self)
             while not self.finished:
@@ -293,33 +287,17 @@ class Trainer:
                 optimizer.state.clear()
             self.save()
 
-    def settings(self) -> dict[str, str]:
-        """Return everything that must match before a run may resume, as text."""
-        found = {"version": VERSION} | {name: getattr(self.cfg, name) for name in MATTERS}
-        found |= {name: getattr(self, name) for name in ARGUMENTS}
-        for role, terms in (("term", self.terms), ("discriminator's term", self.d_terms)):
-            for term in terms:
-                found[f"{role} {term.name}"] = f"{float(term.weight)} * {checkpoint.described(term.function)}"
-        for name in ("augment", "optimizer", "task"):
-            found[name] = checkpoint.described(getattr(self, name))
-        for role, network in (("generator", self.raw_generator), ("discriminator", self.raw_discriminator)):
-            found[role] = f"{checkpoint.described(type(network))}, layers {checkpoint.digest(str(network))}"
-        found["learned weights"] = sum(p.numel() for p in self.raw_generator.parameters() if p.requires_grad)
-        found |= {"photo size": tuple(self.validation.shape[2:]), "processes": self.accelerator.num_processes}
-        found["photos"] = checkpoint.digest(self.photos.manifest.to_csv())
-        return {name: str(value) for name, value in found.items()}
-
     def _resume(self, restart: bool) -> None:
         """Load the checkpoint if there is one; else begin, and archive an earlier training."""
         if self not in self.accelerator._custom_objects:
             raise RuntimeError("A later Trainer has taken over this accelerator: build this Trainer again.")
-        self.begun_with = self.settings()  # once: a source file may change during the training
+        self.settings = checkpoint.settings_of(self)  # once: a source file may change during the training
         if self.accelerator.is_main_process:
             checkpoint.recover(self.folder)
         self.accelerator.wait_for_everyone()
         resumed = self.folder.exists() and not restart
         if resumed:
-            checkpoint.load(self.folder, self.accelerator, self.begun_with, self.run.name)
+            checkpoint.load(self.folder, self.accelerator, self.settings, self.run.name)
         elif self.accelerator.is_main_process:
             self.run.begin(self.phase, self.cfg, self.photos, self.start)
         self.accelerator.wait_for_everyone()
@@ -334,7 +312,7 @@ class Trainer:
         if self.pending is not None and self.accelerator.is_main_process:
             self.run.save(self.phase, self.pending, self.cfg)
         self.pending = None
-        checkpoint.write(self.folder, self.accelerator, self.begun_with)
+        checkpoint.write(self.folder, self.accelerator, self.settings)
         self.saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from test_photos import fuzz  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.training import __main__ as training  # noqa: E402
+from helpers.training.checkpoint import recover  # noqa: E402
 
 PHASES = ("warmup", "adversarial")
 SMALL = {"precision": "fp32", "batch_size": 4, "size": 32, "res_blocks": 0}  # of the smoke profile
@@ -134,6 +135,7 @@ def cuts(reference: Path, folder: Path) -> dict[str, Any]:
         assert not os.waitpid(number, os.WNOHANG)[0], LOG.read_text()
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
+    recover(checkpoint)  # the kill may have come while two folders were exchanged
     for beside in checkpoint.parent.glob("warmup_checkpoint.*"):
         shutil.rmtree(beside)
     for file in sorted(checkpoint.iterdir()):
@@ -230,7 +232,7 @@ def main() -> None:
     lines += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in zip(table.index, table.values, strict=True)]
     command = f"`tests/stress/run.py --kills {options.kills}`, {datetime.date.today()}"
     note = f"{command}, {os.cpu_count()} CPU cores, {minutes:.0f} minutes, seed {seed}."
-    options.out.write_text("\n".join(["# Stress test", "", note, "", *lines]) + "\n")
+    options.out.write_text("\n".join(["# Stress test", "", note, "", *lines]) + "\n", encoding="utf-8")
     print("\n".join(lines))
     bad = table[["lost", "different"]].apply(pd.to_numeric, errors="coerce").fillna(0).to_numpy().sum()
     sys.exit(int(bad > 0))

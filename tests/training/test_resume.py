@@ -1,5 +1,6 @@
 """A training that was stopped anywhere ends as if it had not been; a damaged checkpoint is never used."""
 
+import json
 import os
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from malicious import MaliciousPickle
 from safetensors.torch import load_file
 from tiny import GAN, L1, assert_same, crash, outcome
@@ -266,6 +268,31 @@ def test_a_finished_run_is_shown_and_not_trained_again(make):
     pd.testing.assert_frame_equal(again.fit(show=shown.append), history)
     assert shown == [again] and torch.equal(again.validated, first.validated)
     assert_same(outcome(first), outcome(again))
+
+
+def test_only_the_main_process_shows_and_prints(make, monkeypatch, capsys):
+    make().fit()
+    monkeypatch.setattr(Accelerator, "is_main_process", False)
+    again = make()
+    monkeypatch.setattr(again.accelerator, "print", lambda text: None)  # prints in the main process alone
+    capsys.readouterr()
+    assert len(again.fit(show=lambda trainer: pytest.fail("shown"))) == 2 and not capsys.readouterr().out
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_by_name(make, broken):
+    path = broken.folder / "settings.json"
+    earlier = json.loads(path.read_text()) | {"function of L1": "def l1_loss(prediction):\n    return 1\n" * 50}
+    path.write_text(json.dumps({name: value for name, value in earlier.items() if name != "version"}))
+    with pytest.raises(ValueError, match=r"(?s)\(version: absent then, 2 now.*restart=True") as caught:
+        make(**options()).fit()
+    assert len(str(caught.value)) < 500
+
+
+def test_a_source_file_that_is_edited_during_a_training_does_not_spoil_its_checkpoints(make, monkeypatch):
+    trainer, read = make(**options()), []
+    monkeypatch.setattr(checkpoint, "settings_of", lambda trainer: read.append(1) or {"version": "2"})
+    trainer.fit()
+    assert len(read) == 1
 
 
 def test_a_second_program_cannot_train_the_same_run(make, monkeypatch):

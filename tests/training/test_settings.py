@@ -17,6 +17,7 @@ from helpers.training.losses import LossTerm, fake_loss, real_loss
 
 CELL = """
 import functools
+from torch import Tensor
 w, table, weights, names = {w}, [1, {w}], torch.tensor([1.0, {w}]), {{"some", "texts", str({w})}}
 def closed(v):
     return lambda p: v * p
@@ -45,13 +46,24 @@ constant = lambda p: {w} * p
 number = lambda p: w * p
 in_list = lambda p: table[1] * p
 in_tensor = lambda p: weights[1] * p
+typed = lambda p: p * w if isinstance(p, torch.Tensor) else Tensor
 in_set = lambda p: p * len(names)
 through_another = lambda p: helper(p)
 in_generator = lambda p: sum(w * q for q in p)
 """
 THINGS = ["closed(w)", "default", "Loss()", "Loss().__call__", "Inherited()", "Noise()", "decorated", "constant"]
-THINGS += ["number", "in_list", "in_tensor", "in_set", "through_another", "in_generator", "{0: number}", "[number]"]
-THINGS += ["functools.partial(closed, w)", "functools.partial(closed, v=w)"]
+THINGS += [
+    "number",
+    "typed",
+    "in_list",
+    "in_tensor",
+    "in_set",
+    "through_another",
+    "in_generator",
+    "{0: number}",
+    "[number]",
+]
+THINGS += ["typed", "functools.partial(closed, w)", "functools.partial(closed, v=w)"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +90,24 @@ def test_the_same_cell_means_the_same_in_another_kernel():
         [sys.executable, "-c", "\n".join(lines)], env=env, capture_output=True, text=True, check=True
     )
     assert there.stdout.strip() == str([described(made(thing, 0.5)) for thing in THINGS])
+
+
+def test_a_name_that_is_only_an_attribute_is_not_used():
+    """`p.ab` is no variable `ab` of the notebook."""
+    one, other = (cell("term = lambda p: p.ab", ab=value)["term"] for value in (1, 2))
+    assert described(one) == described(other)
+
+
+def test_a_large_tensor_is_a_short_text():
+    large = torch.rand(300, 300)
+    one, other = (cell("term = lambda p: p * large", large=value)["term"] for value in (large, large + 1))
+    assert described(one) != described(other) and len(described(one)) < 100
+
+
+def test_a_class_of_a_notebook_is_its_functions_and_those_of_its_own_parents():
+    source = "class Parent:\n    def loss(self, p):\n        return {w} * p\nclass Child(Parent):\n    pass"
+    one, same, other = (described(cell(source.format(w=w))["Child"]) for w in (1, 1, 2))
+    assert one == same != other
 
 
 def test_a_librarys_function_is_its_name_and_its_arguments():
