@@ -27,7 +27,7 @@ from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
 SHOWN = 320  # pixels on the shorter side of the photo to paint on, for speed
-KEPT = 24 * 3600  # seconds before uploads and results are deleted
+LIFETIME = 24 * 3600  # seconds before uploads and results are deleted
 INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colors are a **guess**: the model chooses what was
 likely in the photos it learned from. It cannot know the color of a dress, a car or a uniform."""
@@ -44,7 +44,7 @@ def place_for(folder: str, file: str | None) -> Path:
     if file is None:
         raise ValueError("Drop a file first.")
     for old in Path(folder).iterdir():
-        if time.time() - old.stat().st_mtime > KEPT:
+        if time.time() - old.stat().st_mtime > LIFETIME:
             shutil.rmtree(old, ignore_errors=True)
     path = Path(file)
     return Path(tempfile.mkdtemp(dir=folder), f"{path.stem}-in-color{Path(target_of(path)).suffix}")
@@ -72,7 +72,7 @@ def build(colorizer: Colorizer | None = None, tabs: Sequence[str] = ("Photos", "
     """Return the page, or some of its tabs, ready to `launch`; without a `Colorizer`, with the most recent weights."""
     colorizer = colorizer or Colorizer()
     layouts = {"Photos": photos_tab, "Films": films_tab, "Hints": HintsTab}
-    with gr.Blocks(title="Colorize your photos", delete_cache=(3600, KEPT)) as page:
+    with gr.Blocks(title="Colorize your photos", delete_cache=(3600, LIFETIME)) as page:
         page.folder = tempfile.TemporaryDirectory(prefix="colorize-", ignore_cleanup_errors=True)
         gr.Markdown(f"{INTRODUCTION} Weights: {colorizer}.")
         for name in tabs:

@@ -201,37 +201,34 @@ def target_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return suffix
-    try:
-        with av.open(str(path)) as container:
-            return ".mp4" if all(can_copy(stream, ".mp4") for stream in container.streams.audio) else ".mkv"
-    except (av.FFmpegError, OSError):  # reading it will say why
-        return ".mp4"
+    with suppress(av.FFmpegError, OSError), av.open(str(path)) as container:  # reading a faulty film will show why
+        if not all(can_copy(stream, ".mp4") for stream in container.streams.audio):
+            return ".mkv"
+    return ".mp4"
 
 
 def can_copy(stream: Any, suffix: str) -> bool:
     """Say whether a format can hold a stream in a way that players know: PCM in .mp4 is too new for most."""
     if not stream.codec_context or (suffix == ".mp4" and stream.codec_context.name.startswith("pcm")):
         return False
-    try:
-        with av.open(os.devnull, "w", format=FORMATS[suffix]) as container:
-            container.add_stream_from_template(stream)
-            container.start_encoding()
+    with suppress(av.FFmpegError, ValueError), av.open(os.devnull, "w", format=FORMATS[suffix]) as container:
+        container.add_stream_from_template(stream)
+        container.start_encoding()
         return True
-    except (av.FFmpegError, ValueError):
-        return False
+    return False
 
 
-def join(chunks: list[Path], film: Film, path: Path, suffix: str) -> list[str]:
+def join(chunks: list[Path], film: Film, path: Path) -> list[str]:
     """Write chunks one after another, with the film's sound, subtitles, chapters and descriptions, to a file.
 
     Returns a sentence for each stream that the format cannot hold. Raises ValueError if the film's streams are faulty.
     """
-    kind, notes, targets = FORMATS[suffix], [], {}
-    clock = {"movie_timescale": str(film.time_base.denominator)} if kind == "mp4" else {}
+    suffix, notes, targets = path.suffix.lower(), [], {}
+    clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
     with (
         av.open(str(film.path)) as source,
         av.open(str(chunks[0])) as first,
-        av.open(str(path), "w", format=kind, options=clock) as result,
+        av.open(str(path), "w", format=FORMATS[suffix], options=clock) as result,
     ):
         picture = result.add_stream_from_template(first.streams.video[0])
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
@@ -277,7 +274,7 @@ def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
 
 def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
     """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode."""
-    following = {}  # by stream: the time of the next frame to encode, where the file does not say it
+    following = {}  # by stream: the time of the next frame to encode, where the file has none
     for packet in packets(source):
         target, encode = targets.get(packet.stream.index, (None, False))
         if target and encode:

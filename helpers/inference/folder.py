@@ -31,7 +31,7 @@ from helpers.inference.suggestions import reference_hints
 ROTATION = 0x0112  # tags of EXIF data
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 JPEG = (".jpg", ".jpeg")
-LONGEST = 65_535  # pixels on a side of a JPEG file
+JPEG_SIDE = 65_535  # pixels on a side of a JPEG file
 TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
 COLORED = "it was in color already: only its lightness was used"
 # faults of one result's name; any other fault in writing is the target folder's
@@ -90,8 +90,8 @@ def colorized(
 def encoded(rgb: np.ndarray, source: Path, target: Path, quality: int) -> bytes:
     """Return a photo (H, W, 3) as the bytes of a file, with those details of the source that can be written."""
     jpeg = target.suffix.lower() in JPEG
-    if jpeg and max(rgb.shape) > LONGEST:
-        raise ValueError(f"{source}: a JPEG file holds at most {LONGEST:,} pixels on a side: choose PNG")
+    if jpeg and max(rgb.shape) > JPEG_SIDE:
+        raise ValueError(f"{source}: a JPEG file holds at most {JPEG_SIDE:,} pixels on a side: choose PNG")
     how = {"format": "JPEG", "quality": quality, "subsampling": 0} if jpeg else {"format": "PNG", "compress_level": 3}
     photo, buffer = Image.fromarray(rgb), io.BytesIO()
     try:

@@ -124,7 +124,7 @@ def travel(frames: Iterable[np.ndarray], starts: dict[int, list[Hint]], cuts: Se
         seen.append(gray)
         back = starts.get(number, [])
         alive += back
-        for i in range(len(seen) - 1, 0, -1):
+        for i in range(len(seen) - 1, 0, -1) if back else ():
             if not (back := moved(back, seen[i], seen[i - 1])):
                 break
             traveling.setdefault(number - len(seen) + i, []).extend(back)
@@ -243,7 +243,7 @@ def make_film(
         whole = work / f"whole{target.suffix}"
         try:
             chunks = list(chunked(film, work, colorizer, options, hints))
-            notes = join(chunks, film, whole, target.suffix.lower())
+            notes = join(chunks, film, whole)
         except KeyboardInterrupt:
             print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
             raise

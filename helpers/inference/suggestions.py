@@ -1,5 +1,6 @@
 """Hints that nobody has to click: from a reference photo, or from colors that are likely at uncertain places."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -77,15 +78,13 @@ def answers(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]
     """
     full = to_rgb(photo)
     small = reduced(full, 128)
-    share, colored = len(full) / len(small), colorizer(small)
-    height, width = small.shape[:2]
-    candidates = []
-    for y in np.linspace(0, height - 1, GRID + 2)[1:-1].astype(int):
-        for x in np.linspace(0, width - 1, GRID + 2)[1:-1].astype(int):
-            own, *likely = likely_colors(colorizer.generator, small, colored, x, y)
-            for color in likely:
-                distance = 128 * (ab_of_color(color) - ab_of_color(own)).norm().item()
-                candidates.append((abs(distance - 35), int(x), int(y), color))  # clearly different, still plausible
+    share, colored, candidates = len(full) / len(small), colorizer(small), []
+    places = (np.linspace(0, length - 1, GRID + 2)[1:-1].astype(int).tolist() for length in small.shape[:2])
+    for y, x in product(*places):
+        own, *likely = likely_colors(colorizer.generator, small, colored, x, y)
+        for color in likely:
+            distance = 128 * (ab_of_color(color) - ab_of_color(own)).norm().item()
+            candidates.append((abs(distance - 35), x, y, color))  # clearly different, still plausible
     chosen, looks = [[]], [ab_of(torch.from_numpy(colored).permute(2, 0, 1)[None])[0]]
     for _, x, y, color in sorted(candidates)[:40]:
         if len(chosen) == count:

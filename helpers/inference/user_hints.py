@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from helpers.color import rgb_to_L_ab, to_photo
 from helpers.data.photos import to_tensor
 
-SIDE = 5  # pixels, as the network sees them, of the square that a point stands for
+SQUARE = 5  # pixels on a side, as the network sees them, of the square that a point becomes
 NO_HINTS = "these weights take no color hints: notebook 07_hints makes some that do"
 PAINTED = 0.2  # share of a pixel, as the network sees it, that a stroke has to cover
 
@@ -87,8 +87,8 @@ def hint_maps(hints: Sequence[Hint | np.ndarray | Tensor], photo: tuple[int, int
         if not (0 <= hint.x < photo[1] and 0 <= hint.y < photo[0]):
             raise ValueError(f"hint at {hint.x:g}, {hint.y:g} lies outside the photo of {photo[1]}x{photo[0]} pixels")
         row, column = int(hint.y * size[0] / photo[0]), int(hint.x * size[1] / photo[1])
-        top, left = max(0, row - SIDE // 2), max(0, column - SIDE // 2)
-        square = maps[0, :, top : row + SIDE // 2 + 1, left : column + SIDE // 2 + 1]
+        top, left = max(0, row - SQUARE // 2), max(0, column - SQUARE // 2)
+        square = maps[0, :, top : row + SQUARE // 2 + 1, left : column + SQUARE // 2 + 1]
         square[:2], square[2] = ab_of_color(hint.color).view(2, 1, 1), 1
     return maps
 

@@ -1,4 +1,4 @@
-"""Files and folders in color: a record says what is done, what is bad is listed, and nothing is overwritten."""
+"""Files and folders in color: a record holds what is done, what is bad is listed, and nothing is overwritten."""
 
 import json
 import os
@@ -214,7 +214,7 @@ def test_a_file_that_cannot_be_colorized_is_named_and_leaves_nothing(colorizer, 
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a photo"):
         colorize_file(tmp_path / "broken.jpg", tmp_path / "out.jpg", colorizer, colorizer.options())
-    monkeypatch.setattr(folder, "LONGEST", 59)
+    monkeypatch.setattr(folder, "JPEG_SIDE", 59)
     small(tmp_path / "wide.png")
     with pytest.raises(ValueError, match="59 pixels.*PNG"):
         colorize_file(tmp_path / "wide.png", tmp_path / "wide.jpg", colorizer, colorizer.options())

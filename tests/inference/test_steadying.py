@@ -96,17 +96,17 @@ def test_colors_do_not_jump_where_a_chunk_ends():
     assert max(changes[15], changes[31]) < 3 * np.median(changes)
 
 
-def test_hints_travel_with_what_they_were_said_of_both_ways_and_end_at_the_cut():
+def test_hints_travel_with_what_they_are_on_both_ways_and_end_at_the_cut():
     frames, flows = pan(films.data.coffee(), 12, (90, 120), shift=(-3, 1))
     grays = [frame.mean(2).astype(np.uint8) for frame in frames]
-    said = travel([*grays, *grays[::-1]], {5: [Hint(60.0, 40.0, "red")]}, [0, 12])
-    assert sorted(number for number, some in said.items() if some) == list(range(12))
+    traveling = travel([*grays, *grays[::-1]], {5: [Hint(60.0, 40.0, "red")]}, [0, 12])
+    assert sorted(number for number, some in traveling.items() if some) == list(range(12))
     x, y = 60.0, 40.0
     for i in range(5, 0, -1):
         move = flows[i - 1][round(y), round(x)]
         x, y = x + move[0], y + move[1]
-        assert np.hypot(said[i - 1][0].x - x, said[i - 1][0].y - y) < 2.5
-    assert said[11][0].x - said[0][0].x > 25  # the camera moved to the left
+        assert np.hypot(traveling[i - 1][0].x - x, traveling[i - 1][0].y - y) < 2.5
+    assert traveling[11][0].x - traveling[0][0].x > 25  # the camera moved to the left
     assert moved([Hint(119.0, 40.0, "red")], grays[0], grays[3]) == []  # it has left the frame
 
 
@@ -149,17 +149,17 @@ def test_a_hint_colors_its_shot_alone(hinted_generator, clip, tmp_path):
     colorizer = Colorizer(hinted_generator, "fp32")
     options = {"input_size": 64}
     colorize_film(clip, tmp_path / "plain.mp4", colorizer, **options)
-    colorize_film(clip, tmp_path / "said.mp4", colorizer, [Hint(48, 36, "#c02020", at=0.2)], **options)
+    colorize_film(clip, tmp_path / "hinted.mp4", colorizer, [Hint(48, 36, "#c02020", at=0.2)], **options)
     off = [
         np.abs(ab_of(a) - ab_of(b))[26:46, 38:58].mean()
-        for a, b in zip(pictures(tmp_path / "plain.mp4"), pictures(tmp_path / "said.mp4"), strict=True)
+        for a, b in zip(pictures(tmp_path / "plain.mp4"), pictures(tmp_path / "hinted.mp4"), strict=True)
     ]
     assert min(off[:10]) > 0.01 and max(off[10:]) < 0.005
-    for hint, told in {
+    for hint, message in {
         Hint(500, 3, "red"): "outside the film of 96x72",
         Hint(-5, 3, "red"): "outside",
     }.items():
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             colorize_film(clip, tmp_path / "none.mp4", colorizer, [hint])
     with pytest.raises(ValueError, match="given at 9 s, but the film ends at 0.84 s"):
         colorize_film(clip, tmp_path / "none.mp4", colorizer, [Hint(5, 3, "red", at=9)])
@@ -167,13 +167,13 @@ def test_a_hint_colors_its_shot_alone(hinted_generator, clip, tmp_path):
     assert Hint.parse("3,4,#102030@1.5").at == 1.5
 
 
-def test_hints_of_an_upright_film_stay_where_they_were_said(tmp_path):
+def test_hints_of_an_upright_film_stay_where_they_were_given(tmp_path):
     frames, _ = pan(films.data.coffee(), 4, (320, 192), shift=(0, 0), zoom=0, turn=0)
     film = Film(films.write(tmp_path / "upright.mp4", frames))
-    cuts, said = video.plan(film, [Hint(100, 250, "red", at=0.12)])  # frame 3, though 0.12 < 3 / 25 in binary
-    assert cuts == [0] and sorted(said) == [0, 1, 2, 3]
-    assert all(abs(hint.x - 100) < 2 and abs(hint.y - 250) < 2 for some in said.values() for hint in some)
-    assert all(len(some) == 1 for some in said.values())
+    cuts, traveling = video.plan(film, [Hint(100, 250, "red", at=0.12)])  # frame 3, though 0.12 < 3 / 25 in binary
+    assert cuts == [0] and sorted(traveling) == [0, 1, 2, 3]
+    assert all(abs(hint.x - 100) < 2 and abs(hint.y - 250) < 2 for some in traveling.values() for hint in some)
+    assert all(len(some) == 1 for some in traveling.values())
 
 
 def test_weights_that_take_no_hints_say_so_at_once(colorizer, clip, tmp_path):
