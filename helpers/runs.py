@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck", "attention_a
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
 OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the class name in a weights file
 ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv", "_checkpoint", "_checkpoint.new")
+LAYER = re.compile(r"\((\w+)\): (\w+)")  # in a network's print; its other words change with PyTorch's version
 BOX = workspace.PROJECT / "helpers" / "models" / "box"
 TRIAL = "try "  # a run whose name begins so is used only where it is named
 DRIVE_NOTE = " On Colab each notebook has a machine of its own: mount Drive in the first cell of both."
@@ -76,7 +78,8 @@ def load_network(
             f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
             "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."
         ) from error
-    if str(network) != metadata.get("structure", str(network)):
+    layers = [LAYER.findall(text) for text in (str(network), metadata.get("structure", str(network)))]
+    if layers[0] != layers[1]:
         print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
     network.trained_size = size
     return network.eval()
