@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -86,13 +85,3 @@ def _acquire(lock: FileLock, note: Path) -> None:
             f"{note.parent} is in use by {who}. Wait for it, stop it, or choose another name. If that program no "
             f"longer runs, the lock expires after {STALE // 60} minutes."
         )
-
-
-def refuse_another(folder: Path, now: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Note in a folder how its content was made; raises ValueError if it was begun in another way."""
-    note = folder / "made_with.json"
-    then = defaults | json.loads(note.read_text(encoding="utf-8")) if note.exists() else now
-    differ = [f"{name}: {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value]
-    if differ:
-        raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}): name another, or delete it.")
-    write_atomically(note, lambda path: path.write_text(json.dumps(now, indent=1), encoding="utf-8"))

@@ -19,6 +19,7 @@ LEVELS = (2, 3, 4)  # of the encoder's feature maps: 1/8, 1/16 and 1/32
 CELL = 8  # pixels on a side of a match
 LIKE = 0.45  # cosine similarity from which places count as alike
 MOST = 300  # matches
+FEW = 0.03  # share of a photo's cells with a match; a reference with fewer is unrelated, and followed nowhere
 SURE = 0.9  # weight of the best match; a clicked hint has 1
 GRID = 7  # places along each side that answers are looked for at
 DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two answers differ at least
@@ -27,25 +28,26 @@ DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which tw
 @torch.inference_mode()
 def descriptors(colorizer: Colorizer, L: Tensor) -> Tensor:
     """Return a unit vector for each cell of CELL pixels, (C, h, w), from the encoder's features of L (1, 1, H, W)."""
+    rows, columns = (max(1, round(length / CELL)) for length in L.shape[-2:])  # padding would match padding
     with colorizer.accelerator.autocast():
         features = colorizer.generator.encoder(pad_to_stride(L).to(colorizer.accelerator.device))
     size, maps = features[LEVELS[0]].shape[-2:], []
     for level in LEVELS:
         centered = features[level].float() - features[level].float().mean((2, 3), keepdim=True)
         maps.append(F.normalize(F.interpolate(centered, size, mode="bilinear"), dim=1))
-    return F.normalize(torch.cat(maps, 1), dim=1)[0].cpu()
+    return F.normalize(torch.cat(maps, 1), dim=1)[0, :, :rows, :columns].cpu()
 
 
 def match(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the cells of two maps (C, h, w) that are each other's nearest neighbors: both numbers, and similarity.
 
-    At most MOST, and only those above LIKE, the best first.
+    At most MOST, and only those above LIKE, the best first; none at all for fewer than FEW.
     """
     similarity = ours.flatten(1).T @ theirs.flatten(1)  # (HW, hw)
     best, partner = similarity.max(1)
     mutual = similarity.argmax(0)[partner] == torch.arange(len(partner))
     found = torch.nonzero(mutual & (best > LIKE))[:, 0]
-    found = found[best[found].argsort(descending=True)[:MOST]]
+    found = found[best[found].argsort(descending=True)[: MOST if len(found) >= FEW * len(best) else 0]]
     return found, partner[found], best[found]
 
 
@@ -62,12 +64,11 @@ def reference_hints(colorizer: Colorizer, photo: Any, reference: Any, follow: fl
         raise ValueError("the reference photo has no colors to follow")
     ours, theirs = descriptors(colorizer, L), descriptors(colorizer, their_L)
     cells, partners, similarity = match(ours, theirs)
-    colors = F.adaptive_avg_pool2d(pad_to_stride(ab), theirs.shape[1:])[0].flatten(1)  # (2, hw)
+    colors = F.avg_pool2d(pad_to_stride(ab), CELL)[0, :, : theirs.shape[1], : theirs.shape[2]].flatten(1)  # (2, hw)
     hints = torch.zeros(3, ours.shape[1] * ours.shape[2])
     hints[:2, cells] = colors[:, partners]
     hints[2, cells] = SURE * follow * ((similarity - LIKE) / (1 - LIKE)).clamp(0, 1).sqrt()
-    rows, columns = (round(length / CELL) for length in L.shape[-2:])
-    return hints.view(1, 3, *ours.shape[1:])[..., : max(1, rows), : max(1, columns)]
+    return hints.view(1, 3, *ours.shape[1:])
 
 
 def answers(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:
@@ -84,7 +85,7 @@ def answers(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]
         own, *likely = likely_colors(colorizer.generator, small, colored, x, y)
         for color in likely:
             distance = 128 * (ab_of_color(color) - ab_of_color(own)).norm().item()
-            candidates.append((abs(distance - 35), x, y, color))  # clearly different, still plausible
+            candidates.append((abs(distance - 18), x, y, color))  # different, and still plausible
     chosen, looks = [[]], [ab_of(torch.from_numpy(colored).permute(2, 0, 1)[None])[0]]
     for _, x, y, color in sorted(candidates)[:40]:
         if len(chosen) == count:

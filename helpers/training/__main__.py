@@ -44,7 +44,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train on all devices that `accelerate launch` starts.")
     parser.add_argument("--profile", help="paper, vivid, laptop, quick or smoke")
     parser.add_argument("--phase", choices=PHASES, help="only this phase")
-    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="fields of helpers/config.py")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="FIELD=VALUE", help="see config.py")
     options = parser.parse_args()
     os.environ["COLORIZE_PROFILE"] = options.profile or os.environ.get("COLORIZE_PROFILE", "")
     changes = dict(item.split("=", 1) for item in options.set)

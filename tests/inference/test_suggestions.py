@@ -80,3 +80,8 @@ def test_the_command_follows_a_reference_for_photos_and_films(tmp_path):
     command.main([str(tmp_path / "film.mp4"), str(tmp_path / "like.mp4"), *box])
     _, frame = next(Film(tmp_path / "like.mp4").frames())
     assert (ab(frame) - ab(data.coffee()[::4, ::4])).norm(dim=0).mean() < 0.7 * errors[1]
+
+
+def test_an_unrelated_reference_gives_no_hints(box):
+    hints = reference_hints(box, data.coffee()[:128, :128], data.astronaut()[:120, 200:330])
+    assert hints[:, 2].max() == 0
