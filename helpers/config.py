@@ -70,6 +70,7 @@ class Config:
     adversarial_epochs: int = bounded(120, 1, 10**6)
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
+    discriminator_shrink: int = chosen(1, 2)  # 2: the discriminator sees photos at half the size
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, per one of the generator
     patience: int = bounded(30, 1, 10**6)  # epochs without a better validation L1 before the adversarial phase stops
     keep: str = chosen("best", "last")  # epoch whose weights the adversarial phase saves; best: lowest validation L1
@@ -133,11 +134,12 @@ class Config:
 # the report's system with what was learned since (tests/bench/ABLATION.md); an epoch has 75 steps
 VIVID = {"batch_size": 16, "schedule": "cosine", "ema_decay": 0.99, "color_loss": "ab distance"}
 VIVID |= {"warmup_lr": 4e-4, "warmup_rise": 75, "adversarial_epochs": 6, "keep": "last"}
-VIVID |= {"jitter": 0.0}  # of all changes tried, leaving out the jitter helps most
+VIVID |= {"jitter": 0.0, "discriminator_shrink": 2}  # of all changes tried, these two help most
 # small and short; weights from the internet where they can be had
 LAPTOP = VIVID | {"encoder_weights": "auto", "lpips_weights": "auto", "size": 128, "val_photos": 64}
 LAPTOP |= {"warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and none was better: tests/bench/BOTTLENECKS.md
+LAPTOP |= {"discriminator_shrink": 1}  # as its published figures were measured
 LAPTOP |= {"lambda_perc": 0.0}  # without trained weights LPIPS adds nothing and takes most of a step
 LAPTOP |= {"superres_blocks": 8, "superres_epochs": 20, "superres_gan_epochs": 10, "superres_gan_lr": 2e-4}
 LAPTOP |= {"original_size": 240}

@@ -37,7 +37,8 @@ def train(cfg: Config, phases: tuple[str, ...] = PHASES) -> None:
         warmup, terms = warmup_of(cfg), generator_terms(cfg, perceptual)
         rates = {"epochs": cfg.adversarial_epochs, "lr": cfg.adversarial_lr, "d_lr": cfg.discriminator_lr}
         rates |= {"n_critic": cfg.n_critic, "patience": cfg.patience, "start": warmup.name}
-        Trainer(cfg, accelerator, warmup.load("warmup"), terms, *parts, Discriminator(), **rates).fit()
+        discriminator = Discriminator(shrink=cfg.discriminator_shrink)
+        Trainer(cfg, accelerator, warmup.load("warmup"), terms, *parts, discriminator, **rates).fit()
 
 
 if __name__ == "__main__":

