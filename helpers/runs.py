@@ -78,8 +78,7 @@ def load_network(
             f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
             "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."
         ) from error
-    layers = [LAYER.findall(text) for text in (str(network), metadata.get("structure", str(network)))]
-    if layers[0] != layers[1]:
+    if LAYER.findall(metadata.get("structure", str(network))) != LAYER.findall(str(network)):
         print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
     network.trained_size = size
     return network.eval()
