@@ -47,6 +47,8 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
             outputs.append(output)
         elif output.output_type in ("display_data", "execute_result"):
             data = {kind: value for kind, value in output.data.items() if kind in TEXTS}
+            if "0%|" in data.get("text/plain", ""):  # a progress bar
+                continue
             if "image/png" in output.data:
                 data = smaller(output.data["image/png"])
             elif MOVING in output.data:
@@ -62,7 +64,7 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
         raise ValueError(
             f"cell {cell.id} prints a folder of this machine: {text[found.start() : found.start() + 60]!r}"
         )
-    return outputs
+    return outputs if len(outputs) > 1 else []
 
 
 def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = ()) -> None:
