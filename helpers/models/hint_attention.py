@@ -36,11 +36,11 @@ class HintAttention(nn.Module):
     """Let every pixel attend to the hints and copy their colors, more from those that are near and look alike.
 
     Pixel p has a position u_p in a space of its coordinates, its lightness and an embedding of its features. Hint k
-    has the score s_pk = b - (1 + |h_k - ab_k|^2 / t^2) |u_p - u_k|^2, where h_k is its color and ab_k the predicted
+    has the score s_pk = beta - (1 + |h_k - ab_k|^2 / t^2) |u_p - u_k|^2, where h_k is its color and ab_k the predicted
     one: a hint far from the prediction concerns one object, so it reaches less far. The weights w_pk are the softmax
     over all hints, each times its own weight, and an empty slot of score 0. The output is
     sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the hint's correction (c = 0) and its color (c = 1), plus the
-    weight of the empty slot times the photo's `cast`. b, c, the reaches and the embedding are learned; t is fixed
+    weight of the empty slot times the photo's `cast`. beta, c, the reaches and the embedding are learned; t is fixed
     (SURPRISE), because a color loss would raise it too far. This is a joint bilateral filter (Tomasi and Manduchi
     1998) written as attention.
     channels: of the feature maps, which may have different sizes.
