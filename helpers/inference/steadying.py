@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from helpers.files import locked, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, render
 from helpers.inference.film import FORMATS, LOOK, Film, find_cuts, join, write_film
-from helpers.inference.suggestions import reference_hints
+from helpers.inference.suggestions import described, hints_like
 from helpers.inference.user_hints import NO_HINTS, Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
@@ -187,7 +187,8 @@ def paint(
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
     if options.like:
-        hints = [[reference_hints(colorizer, rgb, options.like), *own] for rgb, own in zip(frames, hints, strict=True)]
+        reference = described(colorizer, options.like)
+        hints = [[hints_like(colorizer, rgb, reference), *own] for rgb, own in zip(frames, hints, strict=True)]
     prepared, colors = [colorizer.prepare(rgb, options) for rgb in frames], []
     for start in range(0, len(prepared), BATCH):
         batch, own = prepared[start : start + BATCH], hints[start : start + BATCH]

@@ -57,16 +57,27 @@ def reference_hints(colorizer: Colorizer, photo: Any, reference: Any, follow: fl
     photo, reference: of any kind, see `to_rgb`; follow: 0 to 1, how much. Raises ValueError for a gray reference, and
     if the generator has no encoder of five levels or takes no hints.
     """
+    return hints_like(colorizer, photo, described(colorizer, reference), follow)
+
+
+def described(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tensor]:
+    """Return a reference photo's descriptors (C, h, w) and colors (2, h, w); raises as `reference_hints` does."""
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
-    (L, _), (their_L, ab) = (rgb_to_L_ab(to_tensor(reduced(to_rgb(each), SIDE))) for each in (photo, reference))
+    L, ab = rgb_to_L_ab(to_tensor(reduced(to_rgb(reference), SIDE)))
     if ab.norm(dim=1).mean() * 128 < 2:
         raise ValueError("the reference photo has no colors to follow")
-    ours, theirs = descriptors(colorizer, L), descriptors(colorizer, their_L)
+    theirs = descriptors(colorizer, L)
+    return theirs, F.avg_pool2d(pad_to_stride(ab), CELL)[0, :, : theirs.shape[1], : theirs.shape[2]]
+
+
+def hints_like(colorizer: Colorizer, photo: Any, reference: tuple[Tensor, Tensor], follow: float = 1.0) -> Tensor:
+    """Return the hints of `reference_hints` for a reference that is `described` already, once for many photos."""
+    ours = descriptors(colorizer, rgb_to_L_ab(to_tensor(reduced(to_rgb(photo), SIDE)))[0])
+    theirs, colors = reference
     cells, partners, similarity = match(ours, theirs)
-    colors = F.avg_pool2d(pad_to_stride(ab), CELL)[0, :, : theirs.shape[1], : theirs.shape[2]].flatten(1)  # (2, hw)
     hints = torch.zeros(3, ours.shape[1] * ours.shape[2])
-    hints[:2, cells] = colors[:, partners]
+    hints[:2, cells] = colors.flatten(1)[:, partners]
     hints[2, cells] = SURE * follow * ((similarity - LIKE) / (1 - LIKE)).clamp(0, 1).sqrt()
     return hints.view(1, 3, *ours.shape[1:])
 
