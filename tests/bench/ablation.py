@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 import torch
 from candidates import BIN_STEPS, CANDIDATES, Bins, Candidate, Trunk, bin_loss, bins_of, cross_entropy, distance
-from common import as_markdown, kodak_squares, machine, paths_in
+from common import kodak_squares, machine, paths_in
 from judge import Judge
+from studies import summary
 from tools.train_box import pack, settle, squares_of
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -38,6 +39,7 @@ WARMUP, STEPS = 3_000, 300
 COLOR = 50.0  # weight of the color loss beside the GAN term
 G_RATE, D_RATE, WARMUP_RATE = 1e-4, 2e-4, 4e-4
 SHARE = 0.825  # of the truth's colorfulness, at which all are compared
+COLUMNS = ("own share", "PSNR", "KID", "agreement", "checkerboard")  # own share: colorfulness at saturation 1
 SHARES = (0.45, 0.6, 0.75, SHARE, 1.0)
 FOLDER = workspace.folder("ablation")
 
@@ -189,23 +191,6 @@ def at_share(points: pd.DataFrame) -> pd.DataFrame:
     return points.loc[off.groupby([points["name"], points["seed"]]).idxmin()]
 
 
-def table_of(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean and spread over the seeds of each candidate at equal colorfulness, beside the warmup's slider."""
-    equal, rows = at_share(points), {}
-    for name in ["warmup", *CANDIDATES]:
-        values = equal[equal["name"] == name]
-        if len(values):
-            cells = {"seeds": str(len(values)), "own colorfulness": f"{values['own share'].mean():.0%}"}
-            for column, digits in {"PSNR": 2, "KID": 1, "agreement": 3, "checkerboard": 3}.items():
-                spread = f" ± {values[column].std():.{digits}f}" if len(values) > 1 else ""
-                cells[column] = f"{values[column].mean():.{digits}f}{spread}"
-            about = (
-                CANDIDATES[name].about if name in CANDIDATES else f"{WARMUP} steps of the color loss: all start from it"
-            )
-            rows[name] = cells | {"what it is": about}
-    return pd.DataFrame(rows).T
-
-
 def frontiers(axes: Sequence, points: pd.DataFrame) -> None:
     """Draw PSNR and KID against colorfulness, the warmup's slider as a line."""
     slider = points[points["name"] == "warmup"].sort_values("of truth")
@@ -261,7 +246,9 @@ def report(out: Path) -> None:
         f"EfficientNet-Lite2 at 160 px, which is in no loss. Gray: PSNR {gray['PSNR']:.2f}, KID {gray['KID']:.1f}, "
         f"agreement {gray['agreement']:.3f}."
     )
-    text = f"# Ablation\n\n{head}\n\n{as_markdown(table_of(points))}\n\n![](ablation.png)\n"
+    about = {"warmup": f"{WARMUP} steps of the color loss: all start from it"}
+    about |= {name: candidate.about for name, candidate in CANDIDATES.items()}
+    text = f"# Ablation\n\n{head}\n\n{summary(at_share(points), about, COLUMNS)}\n\n![](ablation.png)\n"
     _, _, before = file.read_text().partition("\n---\n") if file.exists() else ("", "", "")
     file.write_text(text + (f"\n---\n{before}" if before else ""))
     drawing, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,18 +24,6 @@ BIN_STEPS = 900
 def distance(pred: Tensor, ab: Tensor) -> Tensor:
     """Return the mean distance of colors, in the [-1, 1] scale."""
     return torch.linalg.vector_norm(pred.float() - ab, dim=1).mean()
-
-
-class HalfSize(nn.Module):
-    """A PatchGAN that sees photos at half the size, where the eye sees colors."""
-
-    def __init__(self):
-        super().__init__()
-        self.patches = Discriminator()
-
-    def forward(self, L: Tensor, ab: Tensor) -> Tensor:
-        """Return patch scores."""
-        return self.patches(F.avg_pool2d(L, 2), F.avg_pool2d(ab, 2))
 
 
 class Projected(nn.Module):
@@ -212,7 +201,7 @@ CANDIDATES = {
     "weak game": Candidate("GAN weight 0.2", weight=0.2),
     "hinge, R1": Candidate("hinge loss, and R1", d_loss=hinge_r1),
     "head start": Candidate("100 steps of the discriminator alone first", head_start=100),
-    "half size": Candidate("the discriminator sees colors at half the size", HalfSize),
+    "half size": Candidate("the discriminator sees colors at half the size", partial(Discriminator, shrink=2)),
     "projected": Candidate("heads on frozen ImageNet features, hinge", Projected, hinge),
     "trunk": Candidate("no GAN; + 2 x perceptual distance, VGG-16 trained for edges", None, trunk=2.0),
     "bins": Candidate(f"the decoder chooses among colors, annealed mean; {BIN_STEPS} steps", None, bins=True),
