@@ -37,7 +37,7 @@ class Options:
     enlarge: int = chosen(1, 2, 4)  # times as large, by super-resolution (notebook 09)
     enlarge_large: bool = False  # enlarge large photos too
     large_scans: bool = False  # read files of any number of pixels
-    like: str = ""  # path of a color photo whose colors similar places take over, see `reference_hints`
+    like: str = ""  # files and films: path of a color photo to follow; for one photo in Python: `reference_hints`
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """`make publish ADDRESS=...`: write the project's address into the notebooks and the README, with a badge for Colab."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,15 +12,50 @@ PROJECT = Path(__file__).resolve().parents[2]
 FIRST = "notebooks/00_start_here.ipynb"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({})"
 OLD = re.compile(r"\[!\[Open in Colab\].*?\)\]\(.*?\)\n\n")
+LINK = re.compile(r"(!?)(\[[^][]*\])\(([\w./-]+)\)")  # of a picture or not, to a file beside the notebook
+ADDRESS = re.compile(r'^REPOSITORY = "(.*?)"', flags=re.M)
+
+
+def owner_and_name(address: str) -> str:
+    """Return "owner/name" of an address; raises ValueError for one that is not on GitHub."""
+    place = urlparse(address)
+    found = place.path.removesuffix(".git").strip("/")
+    if place.netloc != "github.com" or found.count("/") != 1:
+        raise ValueError(f"ADDRESS={address!r} must look like https://github.com/owner/name: Colab opens those")
+    return found
 
 
 def colab_link(address: str, notebook: str) -> str:
     """Return where Colab opens a notebook, a path in the project; raises ValueError for an address not on GitHub."""
-    place = urlparse(address)
-    owner_and_name = place.path.removesuffix(".git").strip("/")
-    if place.netloc != "github.com" or owner_and_name.count("/") != 1:
-        raise ValueError(f"ADDRESS={address!r} must look like https://github.com/owner/name: Colab opens those")
-    return f"https://colab.research.google.com/github/{owner_and_name}/blob/main/{notebook}"
+    return f"https://colab.research.google.com/github/{owner_and_name(address)}/blob/main/{notebook}"
+
+
+def bases(address: str) -> tuple[str, str, str]:
+    """Return what precedes the path of a notebook, a picture and another file of the project on the web."""
+    name = owner_and_name(address)
+    return (
+        colab_link(address, ""),
+        f"https://raw.githubusercontent.com/{name}/main/",
+        f"https://github.com/{name}/blob/main/",
+    )
+
+
+def with_links(text: str, folder: str, old: str, new: str) -> str:
+    """Return a Markdown text whose links to files of the project lead to its address on the web, as Colab needs them.
+
+    folder: that of the text, in the project; old, new: addresses; links of the old one become relative before, and
+    stay so if the new one is empty.
+    """
+
+    def _absolute(link):
+        notebook, picture, other = bases(new)
+        base = picture if link[1] else notebook if link[3].endswith(".ipynb") else other
+        path = os.path.normpath(f"{folder}/{link[3]}")
+        return f"{link[1]}{link[2]}({base}{path})"
+
+    for base in bases(old) if old else ():
+        text = re.sub(rf"\({re.escape(base)}([\w./-]+)\)", lambda path: f"({os.path.relpath(path[1], folder)})", text)
+    return LINK.sub(_absolute, text) if new else text
 
 
 def with_badge(text: str, link: str) -> str:
@@ -35,11 +71,16 @@ def publish(address: str, project: Path = PROJECT) -> None:
     """
     for path in sorted((project / "notebooks").rglob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        link = colab_link(address, path.relative_to(project).as_posix()) if address else ""
-        notebook.cells[0].source = with_badge(notebook.cells[0].source, link)
+        place = path.relative_to(project)
+        old = next(found[1] for cell in notebook.cells if (found := ADDRESS.search(cell.source)))
+        notebook.cells[0].source = with_badge(notebook.cells[0].source, "")
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.source = re.sub(r'^REPOSITORY = ".*?"', f'REPOSITORY = "{address}"', cell.source, flags=re.M)
+                cell.source = ADDRESS.sub(f'REPOSITORY = "{address}"', cell.source)
+            else:
+                cell.source = with_links(cell.source, place.parent.as_posix(), old, address)
+        link = colab_link(address, place.as_posix()) if address else ""
+        notebook.cells[0].source = with_badge(notebook.cells[0].source, link)
         nbformat.write(notebook, path)
     readme = project / "README.md"
     readme.write_text(with_badge(readme.read_text(), colab_link(address, FIRST) if address else ""))

@@ -1,5 +1,6 @@
 """The project's address goes into every notebook and the README, and comes out again without a trace."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def test_an_address_goes_in_and_out_again(project):
             assert sum(f'REPOSITORY = "{address}"' in cell.source for cell in cells) == 1
             assert cells[0].source.count("Open in Colab") == 1
             assert colab_link(address, path.relative_to(project).as_posix()) in cells[0].source
+            text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+            assert not re.findall(r"\]\((?!https://|#)[\w./-]+\.\w+\)", text)  # Colab shows no relative picture
         assert (project / "README.md").read_text().count("Open in Colab") == 1
+    first = (project / FIRST).read_text()
+    assert "](https://raw.githubusercontent.com/other/place/main/notebooks/images/first.jpg)" in first
+    assert "](https://github.com/other/place/blob/main/helpers/models/box/README.md)" in first
     assert f"github/other/place/blob/main/{FIRST}" in (project / "README.md").read_text()
     publish("", project)
     assert everything(project) == before
