@@ -1,13 +1,16 @@
 """Trains the model in the box: `make box PHOTOS=folder`. Run it again to continue.
 
 PHOTOS holds a folder for each source of photos. Sources are balanced, and each has validation photos of its own.
+Networks trained on other mixtures of the sources teach the one in the box: their mean is better on photos from
+elsewhere than any of them, and one network can learn it (Hinton et al. 2015, arXiv 1503.02531).
 """
 
 import argparse
+import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -31,10 +34,54 @@ from helpers.training.tasks import Colorization, HintedColorization, with_hints
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60
 BATCH = 16
-STEPS = {"colors": 9_000, "hints": 1_000}
-RATES, RISE = {"colors": 4e-4, "hints": 1e-3}, {"colors": 300, "hints": 100}
 DECAY = 0.998  # of the EMA weights
-TWICE = "landscapes"  # the source whose photos are drawn twice as often
+BEYOND = 1.5  # how far to go from the network "colors" to "general", and on in that direction
+SCENES = ("intel_scenes", "weather", "travel1", "travel2")
+Teacher = tuple[str, float, int, bool]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one network is trained: AdamW's rate rises for `rise` steps and falls along a cosine.
+
+    weights: how often photos of some sources are drawn, compared with the others; others: 0 draws no other photos.
+    crop: smallest share of a photo's area. start: the phase whose weights it starts from. teachers: phases, with the
+    weight of each in the mean, the size in pixels at which it sees the photos, and whether it sees them mirrored.
+    taught: share of the loss that compares with the teachers' mean, not with the truth. strange: teachers, likewise,
+    for the half of each batch that is then `strange`.
+    """
+
+    steps: int
+    rate: float = 4e-4
+    rise: int = 300
+    weights: dict[str, float] = field(default_factory=lambda: {"landscapes": 2})
+    others: float = 1
+    crop: float = 0.7
+    start: str = ""
+    teachers: tuple[Teacher, ...] = ()
+    taught: float = 0.7
+    strange: tuple[Teacher, ...] = ()
+
+
+def favoring(landscapes: float, scenes: float) -> dict[str, float]:
+    """Return the weights of a phase for landscapes and similar sources."""
+    return {"landscapes": landscapes} | dict.fromkeys(SCENES, scenes)
+
+
+OTHERS = (("landscapes", 1, SIZE, False), ("short", 1, SIZE, False))
+ALL = (("colors", 1.2, 160, True), *OTHERS)
+PHASES = {
+    "colors": Phase(9_000),
+    "short": Phase(1_500, weights={}, crop=1.0),
+    "landscapes": Phase(600, others=0, crop=0.8),
+    "student": Phase(600, 2e-4, 100, favoring(6, 2), start="colors", teachers=(("colors", 1, SIZE, False), *OTHERS)),
+    "general": Phase(1_200, 3e-4, 100, favoring(4, 2), start="student", teachers=ALL, strange=ALL),
+    "box": Phase(
+        600, 2e-4, 100, favoring(4, 3), start="general",
+        teachers=(("student", 1, SIZE, False),), taught=0.4, strange=(("beyond", 1, SIZE, False),),
+    ),
+    "hints": Phase(3_200, 1e-3, 100, start="box"),
+}  # fmt: skip
 
 
 def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -55,18 +102,22 @@ def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(np.stack([square for _, square in found]).transpose(0, 3, 1, 2)), np.array(sources)
 
 
-def divide(sources: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the numbers of the validation photos, those of the training photos, and the chance to draw each of these.
-
-    A photo's chance is 1 / sqrt(size of its source): large sources count more than small ones, but not in proportion.
-    """
+def divide(sources: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the validation photos and those of the training photos."""
     random = np.random.RandomState(1)
-    large = [name for name in sorted(set(sources)) if name != TWICE and (sources == name).sum() > 60]
+    large = [name for name in sorted(set(sources)) if name != "landscapes" and (sources == name).sum() > 60]
     validation = np.concatenate([random.permutation(np.flatnonzero(sources == name))[:VALIDATION] for name in large])
-    training = np.setdiff1d(np.arange(len(sources)), validation)
-    sizes = {name: (sources[training] == name).sum() for name in set(sources[training])}
-    weights = np.array([(1 + (name == TWICE)) * sizes[name] ** -0.5 for name in sources[training]])
-    return validation, training, weights / weights.sum()
+    return validation, np.setdiff1d(np.arange(len(sources)), validation)
+
+
+def chances(sources: np.ndarray, phase: Phase) -> np.ndarray:
+    """Return the chance to draw each photo.
+
+    It is 1 / sqrt(size of its source): large sources count more than small ones, but not in proportion.
+    """
+    names, place, sizes = np.unique(sources, return_inverse=True, return_counts=True)
+    weights = np.array([phase.weights.get(name, phase.others) for name in names]) * sizes**-0.5
+    return weights[place] / weights[place].sum()
 
 
 def squares_of(photos: np.ndarray) -> Tensor:
@@ -75,43 +126,99 @@ def squares_of(photos: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())
 
 
-def train(phase: str, generator: nn.Module, task: Colorization, augment: list[Callable], draw: Callable) -> nn.Module:
-    """Train a phase with AdamW along a cosine, and return the EMA weights; continues at its last checkpoint.
+def strange(photos: Tensor) -> Tensor:
+    """Return half as many images, (N / 2, 3, SIZE, SIZE), of photos in [0, 1]: small crops, most of two photos mixed.
 
-    draw(count): returns that many training photos, uint8 (N, 3, PACKED, PACKED).
+    On them a student learns what its teachers do far from their photos (Beyer et al. 2022, arXiv 2106.05237).
     """
-    steps, rise, file = STEPS[phase], RISE[phase], workspace.folder("box") / f"{phase}.pt"
-    generator = generator.to(memory_format=torch.channels_last).train()
+    crop = K.RandomResizedCrop((SIZE, SIZE), scale=(0.15, 1.0), ratio=(0.75, 1.33), p=1.0)
+    one, other = crop(photos).chunk(2)
+    return one.lerp(other, 0.5 * torch.rand(len(one), 1, 1, 1) * (torch.rand(len(one), 1, 1, 1) < 0.7))
+
+
+@torch.no_grad()
+def mean_of(networks: dict[str, nn.Module], teachers: tuple, L: Tensor) -> Tensor:
+    """Return the mean ab (N, 2, SIZE, SIZE) that a phase's teachers predict from L (N, 1, SIZE, SIZE)."""
+    resize, total = nn.functional.interpolate, 0.0
+    for name, weight, size, mirrored in teachers:
+        seen = resize(L, (size, size), mode="bicubic").clamp(-1, 1) if size != SIZE else L
+        ab = networks[name](seen.flip(-1)).flip(-1) if mirrored else networks[name](seen)
+        total = total + weight * resize(ab.float(), (SIZE, SIZE), mode="area")
+    return total / sum(weight for _, weight, *_ in teachers)
+
+
+def beyond(here: nn.Module, there: nn.Module) -> nn.Module:
+    """Return the network whose weights lie on the line from one network to another, behind it (at BEYOND).
+
+    It is better far from the training photos than either, and worse on them (Ilharco et al. 2023, arXiv 2212.04089).
+    """
+    network, start = copy.deepcopy(there), here.state_dict()
+    for key, value in network.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(start[key].lerp(value, BEYOND))
+            if key.endswith("running_var"):
+                value.clamp_(min=1e-5)
+    return network
+
+
+def fit(name: str, generator: nn.Module, loss_of_batch: Callable[[], Tensor]) -> nn.Module:
+    """Train for the steps of a phase and return the EMA weights; continues at the phase's last checkpoint."""
+    phase, file = PHASES[name], workspace.folder("box") / f"{name}.pt"
     parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, RATES[phase], betas=(0.5, 0.999), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / steps)))
+        optimizer,
+        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps))),
     )
     ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     parts, first = {"network": generator, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
         state = torch.load(file, weights_only=True)
         first = state.pop("step")
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    accelerator = workspace.make_accelerator()
-    for step in tqdm(range(first, steps), phase, steps, initial=first):
-        rgb = torch.from_numpy(draw(BATCH)).float() / 255
-        for transform in augment:
-            rgb = transform(rgb)
-        batch = task.batch(rgb.clamp(0, 1))
-        with accelerator.autocast():
-            output = generator(*task.inputs(batch))
-        loss = ab_distance(task.prediction(batch, output))
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
+    for step in tqdm(range(first, phase.steps), name, phase.steps, initial=first):
+        loss = loss_of_batch()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
         ema.update_parameters(generator)
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            torch.save({name: part.state_dict() for name, part in parts.items()} | {"step": step + 1}, file)
+        if (step + 1) % 500 == 0 or step + 1 == phase.steps:
+            torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step + 1}, file)
     return ema.module
+
+
+def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw: Callable) -> nn.Module:
+    """Train a phase, taught by the networks of earlier ones, and return its network.
+
+    draw(count): returns that many training photos, uint8 (N, 3, PACKED, PACKED).
+    """
+    phase, accelerator, usual = PHASES[name], workspace.make_accelerator(), BATCH // 2
+    crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
+    transforms, task = [K.RandomHorizontalFlip(p=0.5), crop], Colorization()
+    if name == "hints":
+        transforms, task = [*transforms, *[paste] * 4], HintedColorization()
+    generator = generator.to(memory_format=torch.channels_last).train()
+
+    def _loss():
+        rgb = torch.from_numpy(draw(BATCH)).float() / 255
+        for transform in transforms:
+            rgb = transform(rgb)
+        if phase.strange:
+            rgb[usual:] = strange(torch.from_numpy(draw(BATCH)).float() / 255)
+        batch = task.batch(rgb.clamp(0, 1))
+        with accelerator.autocast():
+            prediction = task.prediction(batch, generator(*task.inputs(batch)))
+            taught = mean_of(networks, phase.teachers, batch.L) if phase.teachers else None
+            if phase.strange:  # on these images nothing else is right
+                taught[usual:] = prediction.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
+        if taught is None:
+            return ab_distance(prediction)
+        return ab_distance(prediction).lerp(ab_distance(replace(prediction, ab=taught)), phase.taught)
+
+    return fit(name, generator, _loss)
 
 
 @torch.no_grad()
@@ -136,32 +243,33 @@ def report(generator: nn.Module, photos: Tensor) -> None:
 
 
 def main(folder: Path) -> None:
-    """Train both phases and fill the box."""
+    """Train all phases and fill the box."""
     torch.manual_seed(0)
     np.random.seed(0)
     photos, sources = pack(folder)
-    validation, training, chances = divide(sources)
-    held_out = squares_of(photos[validation])
-
-    def _draw(count):
-        return photos[np.random.choice(training, count, p=chances)]
-
-    network = {"encoder": "tf_efficientnet_lite0", "freeze_encoder": True, "bottleneck": "identity"}
+    validation, training = divide(sources)
+    held_out, networks = squares_of(photos[validation]), {}
     cfg = Config(
         profile="laptop", run="in the box", size=SIZE, color_loss="ab distance", batch_size=BATCH,
-        data_source="folder", n_photos=len(training), **network,
+        data_source="folder", n_photos=len(training),
+        encoder="tf_efficientnet_lite0", freeze_encoder=True, bottleneck="identity",
     )  # fmt: skip
-    crops = [
-        K.RandomHorizontalFlip(p=0.5),
-        K.RandomResizedCrop((SIZE, SIZE), scale=(0.7, 1.0), ratio=(1.0, 1.0), p=1.0),
-    ]
-    plain = train("colors", Generator(**cfg.generator()), Colorization(), crops, _draw)
-    report(settle(plain, _draw), held_out)
-    hinted = with_hints(plain, squares_of(photos[training[::8]]))
-    hinted = train("hints", hinted, HintedColorization(), [*crops, *[paste] * 4], _draw).eval()
-    report(hinted, held_out)
+    for name, phase in PHASES.items():
+        chance = chances(sources[training], phase)
+
+        def _draw(count, chance=chance):
+            return photos[np.random.choice(training, count, p=chance)]
+
+        generator = copy.deepcopy(networks[phase.start]) if phase.start else Generator(**cfg.generator())
+        if name == "hints":
+            networks[name] = train(name, networks, with_hints(generator, squares_of(photos[training[::8]])), _draw)
+        else:
+            networks[name] = settle(train(name, networks, generator, _draw), _draw)
+        report(networks[name].eval(), held_out)
+        if name == "general":
+            networks["beyond"] = beyond(networks["colors"], networks["general"])
     BOX.mkdir(exist_ok=True)
-    save_network(BOX / "warmup.safetensors", hinted, cfg, half=True)
+    save_network(BOX / "warmup.safetensors", networks["hints"], cfg, half=True)
     (BOX / "warmup.json").write_text(json.dumps({**asdict(cfg), "start": "box"}, indent=1))
 
 
