@@ -147,4 +147,4 @@ def edge_report(colorized: Tensor, photos: Tensor, threshold: float = 8.0, reach
     columns = {"error near edges": (error * near).sum((1, 2)) / near.sum((1, 2))}
     columns["error elsewhere"] = (error * ~near).sum((1, 2)) / (~near).sum((1, 2))
     columns["edge contrast kept"] = (contrast(ours) * edge).sum((1, 2)) / (contrast(truth) * edge).sum((1, 2))
-    return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+    return pd.DataFrame({name: values.double().numpy() for name, values in columns.items()})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 CELL = 4  # pixels on a side of the cells in which hints are gathered
 EMPTY = -1e4  # attention score of empty hint slots
-SURPRISE = 0.5  # distance of a hint from the prediction, in [-1, 1] units, from which it reaches much less far
+SURPRISE = 0.4  # distance of a hint from the prediction, in [-1, 1] units, from which it reaches much less far
 CAST = 0.2  # corrections up to about this size, in [-1, 1] units, can be a color cast of the whole photo
 FEW = 1.5  # this many hints make half of the estimated cast apply
 APART = 0.2  # closer hints count as one for the cast; in shares of the shorter side

@@ -2,7 +2,7 @@
 
 On the test photos of the profile (`laptop`), as it is and fine-tuned on few; on Kodak24 where KODAK24 names its folder;
 by kind of photo where PHOTOS names the folder that the box was trained on (its test split; folders hold the kinds).
-HISTORIC names a folder of old photographs for the sheet.
+HISTORIC names a folder of old photographs for the sheet; ELSEWHERE one of color photos from elsewhere, at 256 px.
 """
 
 import os
@@ -162,6 +162,10 @@ def main() -> None:
         pictures = workspace.PROJECT / "notebooks" / "images"
         sheet(truths, old, colorizer, pictures / "box.jpg")
         first_picture(truths, colorizer, pictures / "first.jpg")
+    if elsewhere := [reduced(read_rgb(path), 256) for path in paths_in("ELSEWHERE")]:
+        colorizer = Colorizer(box)
+        ways = {"gray": lambda rgb: colorizer(rgb, saturation=0), "the box": colorizer}
+        print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(at_full_size(elsewhere, ways))}")
     rows = {"mean color": on_squares(mean_color, test), "the box": on_squares(box, test)}
     rows |= {name: on_squares(load_network(path), test) for name, path in trained.items()}
     rows |= {f"fine-tuned on {count}": on_squares(fine_tuned(cfg, photos, count), test) for count in COUNTS}
