@@ -7,6 +7,7 @@ HISTORIC names a folder of old photographs for the sheet; ELSEWHERE one of color
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("COLORIZE_PROFILE", "laptop")
@@ -153,9 +154,11 @@ def main() -> None:
     trained = {f"{run.name}: {phase}": run.file(phase) for run in runs() for phase in run.phases()}
     trained = {name: path for name, path in trained.items() if name.startswith(f"{cfg.profile}:")}
     print(machine())
+    colorizer = Colorizer(box)
+    gray = partial(colorizer, saturation=0)
     if truths := kodak():
-        colorizer, mean = Colorizer(box), mean_color(torch.zeros(1, 1, 1, 1))[0]
-        ways = {"gray": lambda rgb: colorizer(rgb, saturation=0), "mean color": lambda rgb: render(rgb, mean)}
+        mean = mean_color(torch.zeros(1, 1, 1, 1))[0]
+        ways = {"gray": gray, "mean color": lambda rgb: render(rgb, mean)}
         ways |= {"the box": colorizer} | {name: Colorizer(path) for name, path in trained.items()}
         print(f"\nKodak24 at full size\n\n{as_markdown(at_full_size(truths, ways))}")
         old = [read_rgb(path) for path in paths_in("HISTORIC")]
@@ -163,8 +166,7 @@ def main() -> None:
         sheet(truths, old, colorizer, pictures / "box.jpg")
         first_picture(truths, colorizer, pictures / "first.jpg")
     if elsewhere := [reduced(read_rgb(path), 256) for path in paths_in("ELSEWHERE")]:
-        colorizer = Colorizer(box)
-        ways = {"gray": lambda rgb: colorizer(rgb, saturation=0), "the box": colorizer}
+        ways = {"gray": gray, "the box": colorizer}
         print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(at_full_size(elsewhere, ways))}")
     rows = {"mean color": on_squares(mean_color, test), "the box": on_squares(box, test)}
     rows |= {name: on_squares(load_network(path), test) for name, path in trained.items()}

@@ -93,7 +93,7 @@ def test_a_hint_is_followed_where_it_is_and_less_far_away():
 
 
 def test_a_large_correction_reaches_less_far():
-    assert follow(0.3)[30, 44] > 0.6 > 0.3 > follow(0.8)[30, 44]
+    assert follow(0.05)[30, 44] > 0.9 > 0.3 > follow(0.8)[30, 44]
 
 
 def cells(*corrections, size=40):

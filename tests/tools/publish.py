@@ -73,7 +73,6 @@ def publish(address: str, project: Path = PROJECT) -> None:
         notebook = nbformat.read(path, as_version=4)
         place = path.relative_to(project)
         old = next(found[1] for cell in notebook.cells if (found := ADDRESS.search(cell.source)))
-        notebook.cells[0].source = with_badge(notebook.cells[0].source, "")
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 cell.source = ADDRESS.sub(f'REPOSITORY = "{address}"', cell.source)

@@ -195,7 +195,8 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
 
     draw(count): returns that many training photos, uint8 (N, 3, PACKED, PACKED).
     """
-    phase, accelerator, usual = PHASES[name], workspace.make_accelerator(), BATCH // 2
+    phase, accelerator = PHASES[name], workspace.make_accelerator()
+    usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
     transforms, task = [K.RandomHorizontalFlip(p=0.5), crop], Colorization()
     if name == "hints":
@@ -203,19 +204,21 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
     generator = generator.to(memory_format=torch.channels_last).train()
 
     def _loss():
-        rgb = torch.from_numpy(draw(BATCH)).float() / 255
+        rgb = torch.from_numpy(draw(usual)).float() / 255
         for transform in transforms:
             rgb = transform(rgb)
         if phase.strange:
-            rgb[usual:] = strange(torch.from_numpy(draw(BATCH)).float() / 255)
+            rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
         batch = task.batch(rgb.clamp(0, 1))
         with accelerator.autocast():
             prediction = task.prediction(batch, generator(*task.inputs(batch)))
-            taught = mean_of(networks, phase.teachers, batch.L) if phase.teachers else None
-            if phase.strange:  # on these images nothing else is right
-                taught[usual:] = prediction.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
-        if taught is None:
+        if not phase.teachers:
             return ab_distance(prediction)
+        with accelerator.autocast():
+            taught = mean_of(networks, phase.teachers, batch.L[:usual])
+            if phase.strange:  # on these images nothing else is right
+                prediction.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
+                taught = torch.cat([taught, prediction.ab[usual:]])
         return ab_distance(prediction).lerp(ab_distance(replace(prediction, ab=taught)), phase.taught)
 
     return fit(name, generator, _loss)
