@@ -20,7 +20,7 @@ from helpers import workspace
 from helpers.config import PROFILES, Config
 from helpers.data.dataset import PhotoSet
 from helpers.files import write_atomically
-from helpers.models.generator import Generator
+from helpers.models.generator import Generator, arguments_of
 from helpers.models.srresnet import SRResNet
 
 COLORIZERS = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
@@ -45,11 +45,6 @@ def save_network(path: Path, network: nn.Module, cfg: Config, half: bool = False
     metadata = {"class": type(network).__name__, "arguments": json.dumps(arguments_of(network))}
     metadata |= {"config": json.dumps(asdict(cfg)), "structure": str(network)}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
-
-
-def arguments_of(network: nn.Module) -> dict[str, Any]:
-    """Return the arguments that a network was built with, as `PyTorchModelHubMixin` remembers them; else none."""
-    return dict(getattr(network, "_hub_mixin_config", None) or {})
 
 
 def load_network(
@@ -184,6 +179,18 @@ class Run:
         """Return the run whose network a phase started with; itself if there is no other."""
         return Run(self.settings(phase)["start"])
 
+    def photos_seen(self) -> set[str]:
+        """Return the sha256 of all photos that this run, the run it began from, and so on, have trained on."""
+        chain, seen = [self.name], set()
+        for name in chain:  # which grows on the way
+            run = Run(name)
+            for phase in run.phases():
+                table = run.table(phase, "manifest")
+                seen |= set(table.loc[table["split"] == "train", "sha256"]) if len(table) else set()
+                begun = run.settings(phase)["start"] if name != "box" else name
+                chain += [begun] if begun not in chain else []
+        return seen
+
     def table(self, phase: str, kind: str = "history") -> pd.DataFrame:
         """Return a phase's "history" (a row per epoch), "steps" or "manifest"; an empty table if there is none."""
         path = self.file(phase, f"_{kind}.csv")
@@ -255,9 +262,7 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
         phases = run.phases()
-        begun = run.begun_from(phases[-1])
-        theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
-        seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
+        seen = len(test & run.photos_seen())
         source = run.settings(phases[0])["data_source"]
         if source != cfg.data_source:
             print(f"left out: {run.name!r} learned from other photos ({source})")

@@ -1,6 +1,7 @@
 """The generator: a U-Net decoder on an encoder that was pretrained on ImageNet."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import timm
 import torch
@@ -156,3 +157,8 @@ class Generator(nn.Module, PyTorchModelHubMixin):
             ab = (ab + self.hint_attention([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
             ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
         return ab[..., :height, :width]
+
+
+def arguments_of(network: nn.Module) -> dict[str, Any]:
+    """Return the arguments that a network was built with, as `PyTorchModelHubMixin` remembers them; else none."""
+    return dict(getattr(network, "_hub_mixin_config", None) or {})
