@@ -1,11 +1,16 @@
 """Curves of training: a figure that updates while it runs, runs side by side, frontiers."""
 
+import math
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython import display
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -15,6 +20,7 @@ from helpers.plots import images
 ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
 NORMS = ["G gradient", "D gradient"]
 LIVE = ("L1", "colorfulness")  # validation metrics of a live figure
+LAPSE = 2.0  # seconds between two drawings of a live figure
 LOG_PANELS = ("generator's terms", "gradient norms before clipping")
 
 
@@ -35,17 +41,39 @@ def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
     return {title: columns for title, columns in panels.items() if columns}
 
 
+def curve(axis: Axes, label: str, x: Sequence, y: Sequence, style: str = "-", **looks: Any) -> None:
+    """Draw a line, or move the one that has this label already."""
+    for line in axis.lines:
+        if line.get_label() == label:
+            line.set_data(x, y)
+            return
+    axis.plot(x, y, style, label=label, **looks)
+
+
+def settle(axis: Axes, title: str, scale: str = "linear") -> None:
+    """Fit the limits of an axis to its lines; at the first time, give it a title, a legend and few ticks."""
+    if axis.get_yscale() != scale:
+        axis.set_yscale(scale)
+        axis.minorticks_off()
+    if axis.get_legend() is None:
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
+        axis.legend(fontsize=8, loc="upper left")
+    axis.relim()
+    axis.autoscale_view()
+
+
 def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) -> None:
     """Draw columns of a table of steps, smoothed, over their raw values in pale; the x axis counts epochs."""
     epochs = steps.groupby("epoch")["epoch"]
-    values = steps[columns].set_index(steps["epoch"] - 1 + epochs.cumcount() / epochs.transform("size"))
-    values.rolling(max(1, len(values) // 50), min_periods=1).mean().plot(ax=axis)
-    values.plot(ax=axis, color=[line.get_color() for line in axis.lines], alpha=0.15, lw=0.5, legend=False)
-    if title in LOG_PANELS:
-        axis.set_yscale("log" if (values.min() > 0).all() else "symlog")
-    axis.set_title(title, fontsize=10)
-    axis.legend(axis.lines[: len(columns)], columns, fontsize=8)
-    axis.set_xlabel("epoch", fontsize=8)
+    x = steps["epoch"] - 1 + epochs.cumcount() / epochs.transform("size")
+    smooth = steps[columns].rolling(max(1, len(steps) // 50), min_periods=1).mean()
+    for i, name in enumerate(columns):
+        curve(axis, name, x, smooth[name], color=f"C{i}")
+        curve(axis, f"_{name}", x, steps[name], color=f"C{i}", alpha=0.15, lw=0.5)
+    positive = (steps[columns].min() > 0).all()
+    settle(axis, title, "linear" if title not in LOG_PANELS else "log" if positive else "symlog")
 
 
 def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
@@ -53,37 +81,40 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
     saved = "EMA" if any(column.endswith(" raw") for column in history) else "raw"
     for column, label, style in ((f"val {metric}", saved, "o-"), (f"val {metric} raw", "raw", "x--")):
         if column in history:
-            axis.plot(history["epoch"], history[column], style, label=f"{label} weights", ms=4)
+            curve(axis, f"{label} weights", history["epoch"], history[column], style, ms=4)
     if metric == "colorfulness" and "val truth" in history:
-        axis.axhline(history["val truth"].iloc[-1], color="0.5", ls=":", label="truth")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))  # an epoch is whole
-    axis.set_title(f"validation {with_unit(metric)}", fontsize=10)
-    axis.legend(fontsize=8)
-    axis.set_xlabel("epoch", fontsize=8)
+        ends = history["epoch"].iloc[[0, -1]]
+        curve(axis, "truth", ends, [history["val truth"].iloc[-1]] * 2, ":", color="0.5")
+    settle(axis, f"validation {with_unit(metric)}")
 
 
 def draw_all(
     figure: Figure | SubFigure, steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str], columns: int
 ) -> list[Axes]:
     """Draw every panel of the steps and some metrics of the validation into a figure; return their axes."""
-    panels = panels_of(steps)
-    count = len(panels) + len(metrics)
+    count = len(panels_of(steps)) + len(metrics)
     columns = min(columns, count)
     axes = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    draw_panels(axes, steps, history, metrics)
+    return axes
+
+
+def draw_panels(axes: list[Axes], steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Draw into the axes of `draw_all`, or move the lines that are drawn already."""
+    panels = panels_of(steps)
     for axis, (title, names) in zip(axes, panels.items(), strict=False):
         draw_steps(axis, steps, names, title)
     for axis, metric in zip(axes[len(panels) :], metrics, strict=False):
         draw_validation(axis, history, metric)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    return axes
 
 
 class LiveFigure:
     """A figure that updates after each epoch: losses, validation metrics, and the same photos in their present colors.
 
-    truth: validation photos, uint8 (N, 3, H, W); the first eight are shown. metrics: validation metrics to draw.
-    first: rows of photos (N, 3, H, W) above, by title; gray ones if None.
+    truth: photos to watch, uint8 (N, 3, H, W); the first eight are shown. metrics: validation metrics to draw. first:
+    rows of photos (N, 3, H, W) above, by title; gray ones if None.
     """
 
     def __init__(
@@ -91,24 +122,49 @@ class LiveFigure:
     ):
         self.truth, self.name, self.metrics = truth[:8], name, metrics
         self.first = first or {"gray": images.grayed(self.truth)}
-        self.film, self.handle = [], None
+        self.film, self.figure, self.handle, self.drawn = [], None, None, -math.inf
 
-    def update(self, steps: pd.DataFrame, history: pd.DataFrame, colorized: Tensor) -> None:
-        """Redraw after an epoch: tables of steps and epochs, and photos (N, 3, H, W) in their present colors."""
-        self.film.append((len(history), colorized[: len(self.truth)].clone()))
-        height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
-        shown = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
-        below = 1.6 * len(shown)
-        figure = plt.figure(figsize=(13, height + below), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=[height, below])
-        draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
-        rows = [list(photos[: len(self.truth)]) for photos in shown.values()]
-        images.fill_grid(lower, rows, labels=list(shown))
-        picture = images.finish(figure, self.name)
+    def update(self, trainer: Any) -> None:
+        """Redraw after an epoch of a `Trainer`, but not within 2 s of the last time; pass it to `fit` as `show`."""
+        self.film.append((len(trainer.history), trainer.validated[: len(self.truth)].clone()))
+        if time.monotonic() - self.drawn < LAPSE and not trainer.finished:
+            return
+        self._draw(trainer.steps, trainer.history)
+        canvas = FigureCanvasAgg(self.figure)
+        canvas.draw()  # once; `savefig` would draw everything twice
+        picture = images.png(np.asarray(canvas.buffer_rgba())[..., :3], self.name)
         if self.handle is None:
             self.handle = display.display(picture, display_id=True)
         else:
             self.handle.update(picture)
+        self.drawn = time.monotonic()
+
+    def _draw(self, steps: pd.DataFrame, history: pd.DataFrame) -> None:
+        """Draw the panels and the photos; the layout is found once, because that takes longest."""
+        rows = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
+        picture = images.montage([*rows.values()])
+        if self.figure is None:
+            height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
+            below = 13 * picture.shape[0] / picture.shape[1]
+            self.figure = Figure((13, height + below), dpi=80, layout="constrained")
+            upper, lower = self.figure.subfigures(2, 1, height_ratios=[height, below])
+            self.panels = draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
+            self.axis = lower.subplots()
+            self.photos = self.axis.imshow(picture)
+            self.axis.set(xticks=[], frame_on=False)
+            self._label(rows, picture)
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
+        else:
+            draw_panels(self.panels, steps, history, self.metrics)
+            self.photos.set_data(picture)
+            self._label(rows, picture)
+
+    def _label(self, rows: dict[str, Tensor], picture: np.ndarray) -> None:
+        """Write a title beside each row of photos."""
+        middles = (np.arange(len(rows)) + 0.5) * picture.shape[0] / len(rows)
+        self.axis.set_yticks(middles, [*rows], rotation=90, va="center")
+        self.axis.tick_params(length=0)
 
     def progress(self, name: str | None = None) -> display.Image:
         """Show the photos epoch by epoch, a row each, and the truth below."""
