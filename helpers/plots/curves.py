@@ -11,7 +11,7 @@ import pandas as pd
 from IPython import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from helpers.plots import images
 ACCURACY = ["D accuracy (real)", "D accuracy (fake)"]
 NORMS = ["G gradient", "D gradient"]
 LIVE = ("L1", "colorfulness")  # validation metrics of a live figure
+AXES = {"epoch": "epoch of its phase", "of truth": "colorfulness, as a share of the truth's"}
 LAPSE = 2.0  # seconds between two drawings of a live figure
 LOG_PANELS = ("generator's terms", "gradient norms before clipping")
 
@@ -43,25 +44,24 @@ def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
 
 def curve(axis: Axes, label: str, x: Sequence, y: Sequence, style: str = "-", **looks: Any) -> None:
     """Draw a line, or move the one that has this label already."""
-    for line in axis.lines:
-        if line.get_label() == label:
-            line.set_data(x, y)
-            return
-    axis.plot(x, y, style, label=label, **looks)
+    drawn = {line.get_label(): line for line in axis.lines}
+    if label in drawn:
+        drawn[label].set_data(x, y)
+    else:
+        axis.plot(x, y, style, label=label, **looks)
 
 
-def settle(axis: Axes, title: str, scale: str = "linear") -> None:
+def fit_axis(axis: Axes, title: str, scale: str = "linear") -> None:
     """Fit the limits of an axis to its lines; at the first time, give it a title, a legend and few ticks."""
     if axis.get_yscale() != scale:
         axis.set_yscale(scale)
         axis.minorticks_off()
-    if axis.get_legend() is None:
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("epoch", fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
-        axis.legend(fontsize=8, loc="upper left")
     axis.relim()
     axis.autoscale_view()
+    if axis.get_legend() is None:
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
+        axis.legend(fontsize=8, loc="upper left")
 
 
 def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) -> None:
@@ -73,7 +73,7 @@ def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) 
         curve(axis, name, x, smooth[name], color=f"C{i}")
         curve(axis, f"_{name}", x, steps[name], color=f"C{i}", alpha=0.15, lw=0.5)
     positive = (steps[columns].min() > 0).all()
-    settle(axis, title, "linear" if title not in LOG_PANELS else "log" if positive else "symlog")
+    fit_axis(axis, title, "linear" if title not in LOG_PANELS else "log" if positive else "symlog")
 
 
 def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
@@ -83,27 +83,15 @@ def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
         if column in history:
             curve(axis, f"{label} weights", history["epoch"], history[column], style, ms=4)
     if metric == "colorfulness" and "val truth" in history:
-        ends = history["epoch"].iloc[[0, -1]]
-        curve(axis, "truth", ends, [history["val truth"].iloc[-1]] * 2, ":", color="0.5")
-    settle(axis, f"validation {with_unit(metric)}")
+        curve(axis, "truth", history["epoch"].iloc[[0, -1]], [history["val truth"].iloc[-1]] * 2, ":", color="0.5")
+    fit_axis(axis, f"validation {with_unit(metric)}")
 
 
-def draw_all(
-    figure: Figure | SubFigure, steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str], columns: int
-) -> list[Axes]:
-    """Draw every panel of the steps and some metrics of the validation into a figure; return their axes."""
-    count = len(panels_of(steps)) + len(metrics)
-    columns = min(columns, count)
-    axes = list(figure.subplots(-(-count // columns), columns, squeeze=False).flat)
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    draw_panels(axes, steps, history, metrics)
-    return axes
-
-
-def draw_panels(axes: list[Axes], steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str]) -> None:
-    """Draw into the axes of `draw_all`, or move the lines that are drawn already."""
+def draw_all(axes: Sequence[Axes], steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str]) -> None:
+    """Draw every panel of the steps, and some metrics of the validation, into axes; hide the axes that are left."""
     panels = panels_of(steps)
+    for axis in axes[len(panels) + len(metrics) :]:
+        axis.set_visible(False)
     for axis, (title, names) in zip(axes, panels.items(), strict=False):
         draw_steps(axis, steps, names, title)
     for axis, metric in zip(axes[len(panels) :], metrics, strict=False):
@@ -129,42 +117,37 @@ class LiveFigure:
         self.film.append((len(trainer.history), trainer.validated[: len(self.truth)].clone()))
         if time.monotonic() - self.drawn < LAPSE and not trainer.finished:
             return
-        self._draw(trainer.steps, trainer.history)
-        canvas = FigureCanvasAgg(self.figure)
-        canvas.draw()  # once; `savefig` would draw everything twice
-        picture = images.png(np.asarray(canvas.buffer_rgba())[..., :3], self.name)
+        rows = {**self.first, f"epoch {len(trainer.history)}": self.film[-1][1], "truth": self.truth}
+        picture, first = images.montage([*rows.values()]), self.figure is None
+        if first:
+            self._make(len(panels_of(trainer.steps)) + len(self.metrics), picture)
+        draw_all(self.panels, trainer.steps, trainer.history, self.metrics)
+        self.photos.set_data(picture)
+        middles = (np.arange(len(rows)) + 0.5) * picture.shape[0] / len(rows)
+        self.photos.axes.set_yticks(middles, [*rows], rotation=90, va="center")
+        if first:  # the layout is found once, because that takes longest
+            self.figure.draw_without_rendering()
+            self.figure.set_layout_engine("none")
+        self.figure.canvas.draw()  # `savefig` would draw everything twice
+        self._display(images.png(np.asarray(self.figure.canvas.buffer_rgba())[..., :3], self.name))
+        self.drawn = time.monotonic()
+
+    def _make(self, panels: int, picture: np.ndarray) -> None:
+        """Make the figure: axes for panels in one or two rows, and a picture below."""
+        rows = 1 if panels <= 4 else 2
+        heights = 2.6 * rows, 13 * picture.shape[0] / picture.shape[1]
+        self.figure = Figure((13, sum(heights)), dpi=80, layout="constrained")
+        FigureCanvasAgg(self.figure)
+        upper, lower = self.figure.subfigures(2, 1, height_ratios=heights)
+        self.panels = [*upper.subplots(rows, -(-panels // rows), squeeze=False).flat]
+        self.photos = lower.subplots(subplot_kw={"xticks": [], "frame_on": False}).imshow(picture)
+        self.photos.axes.tick_params(length=0)
+
+    def _display(self, picture: display.Image) -> None:
         if self.handle is None:
             self.handle = display.display(picture, display_id=True)
         else:
             self.handle.update(picture)
-        self.drawn = time.monotonic()
-
-    def _draw(self, steps: pd.DataFrame, history: pd.DataFrame) -> None:
-        """Draw the panels and the photos; the layout is found once, because that takes longest."""
-        rows = {**self.first, f"epoch {len(history)}": self.film[-1][1], "truth": self.truth}
-        picture = images.montage([*rows.values()])
-        if self.figure is None:
-            height = 2.6 * (1 if len(panels_of(steps)) + len(self.metrics) <= 4 else 2)
-            below = 13 * picture.shape[0] / picture.shape[1]
-            self.figure = Figure((13, height + below), dpi=80, layout="constrained")
-            upper, lower = self.figure.subfigures(2, 1, height_ratios=[height, below])
-            self.panels = draw_all(upper, steps, history, self.metrics, columns=4 if height < 3 else 3)
-            self.axis = lower.subplots()
-            self.photos = self.axis.imshow(picture)
-            self.axis.set(xticks=[], frame_on=False)
-            self._label(rows, picture)
-            self.figure.draw_without_rendering()
-            self.figure.set_layout_engine("none")
-        else:
-            draw_panels(self.panels, steps, history, self.metrics)
-            self.photos.set_data(picture)
-            self._label(rows, picture)
-
-    def _label(self, rows: dict[str, Tensor], picture: np.ndarray) -> None:
-        """Write a title beside each row of photos."""
-        middles = (np.arange(len(rows)) + 0.5) * picture.shape[0] / len(rows)
-        self.axis.set_yticks(middles, [*rows], rotation=90, va="center")
-        self.axis.tick_params(length=0)
 
     def progress(self, name: str | None = None) -> display.Image:
         """Show the photos epoch by epoch, a row each, and the truth below."""
@@ -174,18 +157,26 @@ class LiveFigure:
         return images.finish(images.grid([list(photos) for _, photos in chosen], labels=labels, width=1.5), name)
 
 
+def _side_by_side(
+    tables: dict[str, pd.DataFrame], metrics: Sequence[str], x: str, y: str, name: str | None, mark: float | None = None
+) -> display.Image:
+    """Draw a metric of several tables on common axes, for each metric; x: a column, y: what its columns begin with."""
+    size = 4.9 * len(metrics) + 2, 3.6
+    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for label, table in tables.items():
+            if y + metric in table:
+                line = axis.plot(table[x], table[y + metric], ".-", label=label)[0]
+                if mark is not None:
+                    axis.plot(table[x][mark], table[y + metric][mark], "o", color=line.get_color())
+        axis.set(title=y.replace("val", "validation") + with_unit(metric), xlabel=AXES[x])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return images.finish(figure, name)
+
+
 def compare(histories: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
     """Show validation metrics of several runs on common axes. histories: a dict of name -> table of epochs."""
-    metrics = ("L1", "PSNR", "colorfulness")
-    figure, axes = plt.subplots(1, len(metrics), figsize=(4.6 * len(metrics) + 2, 3.4), layout="constrained")
-    for axis, metric in zip(axes, metrics, strict=True):
-        for label, history in histories.items():
-            if f"val {metric}" in history:
-                axis.plot(history["epoch"], history[f"val {metric}"], "o-", ms=3, label=label)
-        axis.set(title=f"validation {with_unit(metric)}", xlabel="epoch of its phase")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    return images.finish(figure, name)
+    return _side_by_side(histories, ("L1", "PSNR", "colorfulness"), "epoch", "val ", name)
 
 
 def frontiers(named: dict[str, pd.DataFrame], name: str | None = None) -> display.Image:
@@ -194,12 +185,4 @@ def frontiers(named: dict[str, pd.DataFrame], name: str | None = None) -> displa
     named: a dict of name -> `frontier`'s table; the dot is the model's own saturation 1.
     """
     metrics = [metric for metric in ("PSNR", "L1", "LPIPS") if all(metric in table for table in named.values())]
-    size = 5.2 * len(metrics) + 2, 3.8
-    figure, axes = plt.subplots(1, len(metrics), figsize=size, squeeze=False, layout="constrained")
-    for axis, metric in zip(axes[0], metrics, strict=True):
-        for label, table in named.items():
-            line = axis.plot(table["of truth"], table[metric], label=label)[0]
-            axis.plot(table["of truth"][1.0], table[metric][1.0], "o", color=line.get_color())
-        axis.set(title=with_unit(metric), xlabel="colorfulness, as a share of the truth's")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    return images.finish(figure, name)
+    return _side_by_side(named, metrics, "of truth", "", name, mark=1.0)
