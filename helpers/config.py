@@ -70,7 +70,6 @@ class Config:
     adversarial_epochs: int = bounded(120, 1, 10**6)
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
-    discriminator_shrink: int = chosen(1, 2)  # 2: the discriminator sees photos at half the size
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, per one of the generator
     burn_in: int = bounded(5, 0, 10**6)  # first adversarial epochs, which count neither as the best nor for patience
     patience: int = bounded(95, 1, 10**6)  # epochs without a better validation L1 before that phase stops
@@ -134,12 +133,10 @@ class Config:
 VIVID = {"batch_size": 16, "schedule": "cosine", "ema_decay": 0.99, "color_loss": "ab distance"}
 VIVID |= {"warmup_lr": 4e-4, "lr_warmup_steps": 75, "adversarial_epochs": 6, "keep": "last"}
 VIVID |= {"jitter": 0.0}  # of all changes tried, leaving out the jitter helps most
-VIVID |= {"discriminator_shrink": 2}  # as good, for a quarter of the discriminator's work
 # small and short; weights from the internet where they can be had
 LAPTOP = VIVID | {"encoder_weights": "auto", "lpips_weights": "auto", "size": 128, "val_photos": 64}
 LAPTOP |= {"warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and none was better: tests/bench/BOTTLENECKS.md
-LAPTOP |= {"discriminator_shrink": 1}  # as its published figures were measured
 LAPTOP |= {"lambda_perc": 0.0}  # without trained weights LPIPS adds nothing and takes most of a step
 LAPTOP |= {"superres_blocks": 8, "superres_epochs": 20, "superres_gan_epochs": 10, "superres_gan_lr": 2e-4}
 LAPTOP |= {"original_size": 240}

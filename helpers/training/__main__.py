@@ -31,7 +31,7 @@ def train(phase: str, cfg: Config) -> None:
     networks = {"generator": learner(cfg, accelerator, generator, rate)}
     how = {"epochs": cfg.warmup_epochs, "lr_warmup_steps": cfg.lr_warmup_steps}
     if adversarial:
-        discriminator = Discriminator(shrink=cfg.discriminator_shrink)
+        discriminator = Discriminator()
         networks["discriminator"] = learner(cfg, accelerator, discriminator, cfg.discriminator_lr or rate)
         step = make_adversarial_step(cfg, *networks.values(), perceptual, accelerator.autocast)
         how = {"epochs": cfg.adversarial_epochs, "batches_per_step": cfg.n_critic, "keep": cfg.keep}
