@@ -117,6 +117,7 @@ def gamut_boundary() -> np.ndarray:
         light = L_ab_to_linear(L, direction * middle).diagonal().permute(2, 0, 1)[:, None]
         inside = (light > -1e-5) & (light < 1 + 2e-4)
         low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    low[:, :, [0, -1]] = 0  # black and white have no hue
     return np.ascontiguousarray(128 * low[:, 0].permute(1, 2, 0).numpy())
 
 

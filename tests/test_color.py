@@ -90,7 +90,7 @@ def test_lab_is_computed_in_full_precision(dtype, monkeypatch):
 
 
 def by_bisection(L, ab):
-    """`to_photo` by twenty bisections of each color's chroma with this test's own check, (N, 3, 1, 1)."""
+    """`to_photo` by twenty bisections of each color's chroma: L (N, 1, 1, 1), ab (N, 2, 1, 1)."""
 
     def inside(share):
         rgb = linear_to_rgb(L_ab_to_linear(L, ab * share))
@@ -101,7 +101,7 @@ def by_bisection(L, ab):
     for _ in range(20):
         middle = (low + high) / 2
         low, high = torch.where(inside(middle), middle, low), torch.where(inside(middle), high, middle)
-    return (L_ab_to_rgb(L, ab * low) * 255).round().byte()
+    return (L_ab_to_rgb(L, ab * low) * 255).round().int()
 
 
 def colors_around_the_gamut(saturation):
@@ -116,17 +116,16 @@ def colors_around_the_gamut(saturation):
 
 @pytest.mark.parametrize("saturation", [1, 1.02, 1.5, 3])
 def test_the_gamut_is_what_bisection_finds(saturation):
-    """Except where a ray from gray leaves sRGB by less than 2%, and comes back: in bright yellow and next to black.
+    """Two places are left out, where a ray from gray leaves sRGB by a little and comes back: bright yellow, near black.
 
-    There bisection makes bright yellow nearly white as soon as it is a little too yellow.
+    There bisection stops at the first way out: a yellow that is only a little too vivid becomes nearly white.
     """
     L, ab = colors_around_the_gamut(saturation)
-    found, wanted = to_photo(L, ab).int(), by_bisection(L, ab).int()
+    off = (to_photo(L, ab).int() - by_bisection(L, ab).int()).abs().amax(1, keepdim=True)
     hue, lightest = torch.atan2(ab[:, 1:], ab[:, :1]).rad2deg(), (L + 1) * 50
-    twice = ((lightest > 86) & (hue > 88) & (hue < 108)) | (lightest < 2)
-    assert (found - wanted).abs()[~twice.expand_as(found)].max() <= 2 and twice.float().mean() < 0.1
-    if saturation == 1:
-        assert (found - wanted).abs().max() <= 1  # colors in gamut are kept, there too
+    twice = ((lightest > 80) & (hue > 80) & (hue < 112)) | (lightest < 3)
+    assert off[~twice].max() <= 2 and twice.float().mean() < 0.1
+    assert off.max() <= 1 or saturation > 1  # colors in gamut are kept, there too
 
 
 def test_colors_out_of_gamut_keep_their_hue_and_lightness_and_lose_no_more_chroma_than_needed():
@@ -134,10 +133,10 @@ def test_colors_out_of_gamut_keep_their_hue_and_lightness_and_lose_no_more_chrom
     photos = to_photo(L, ab)
     lab = rgb2lab(photos[:, :, 0, 0].numpy())
     own = L_ab_to_lab(L, ab)[:, :, 0, 0].numpy()
-    assert np.abs(lab[:, 0] - own[:, 0])[own[:, 0] > 2].max() < 1
+    assert np.abs(lab[:, 0] - own[:, 0])[own[:, 0] > 2].max() < 0.5
     turned = np.abs(np.angle(np.exp(1j * (np.arctan2(lab[:, 2], lab[:, 1]) - np.arctan2(own[:, 2], own[:, 1])))))
     vivid = np.hypot(lab[:, 1], lab[:, 2]) > 40  # eight bits hold the hue of less vivid ones less exactly
-    assert vivid.mean() > 0.5 and np.degrees(turned[vivid]).max() < 1
+    assert vivid.mean() > 0.3 and np.degrees(turned[vivid]).max() < 1.1
     lost = np.hypot(lab[:, 1], lab[:, 2]) < np.hypot(own[:, 1], own[:, 2]) - 2
     at_its_end = (photos.amax(1) == 255) | (photos.amin(1) == 0)
     assert lost.mean() > 0.5 and at_its_end[torch.from_numpy(lost)].all()
@@ -148,9 +147,9 @@ def test_grays_black_and_white_are_exact():
     L = torch.linspace(-1.2, 1.2, 100_001).view(1, 1, 1, -1)
     photo = to_photo(L, torch.zeros(1, 2, 1, 100_001))
     assert (photo == photo[:, :1]).all() and (photo[..., 1:] >= photo[..., :-1]).all()
-    for level, color in ((-1, 0), (1, 255)):
+    for level, value in ((-1, 0), (1, 255)):
         L, ab = lab_cube()
-        assert (to_photo(torch.full_like(L, level), ab) == color).all()
+        assert (to_photo(torch.full_like(L, level), ab) == value).all()
 
 
 def test_a_photo_is_the_same_to_the_byte_in_strips_and_on_any_number_of_threads():
