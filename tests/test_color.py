@@ -118,7 +118,8 @@ def colors_around_the_gamut(saturation):
 def test_the_gamut_is_what_bisection_finds(saturation):
     """Two places are left out, where a ray from gray leaves sRGB by a little and comes back: bright yellow, near black.
 
-    There bisection stops at the first way out: a yellow that is only a little too vivid becomes nearly white.
+    There bisection stops at the first way out, so a yellow that is a little too vivid becomes nearly white. The table
+    goes on to the last one; red loses up to 2% to the clip.
     """
     L, ab = colors_around_the_gamut(saturation)
     off = (to_photo(L, ab).int() - by_bisection(L, ab).int()).abs().amax(1, keepdim=True)
@@ -138,7 +139,7 @@ def test_colors_out_of_gamut_keep_their_hue_and_lightness_and_lose_no_more_chrom
     vivid = np.hypot(lab[:, 1], lab[:, 2]) > 40  # eight bits hold the hue of less vivid ones less exactly
     assert vivid.mean() > 0.3 and np.degrees(turned[vivid]).max() < 1.1
     lost = np.hypot(lab[:, 1], lab[:, 2]) < np.hypot(own[:, 1], own[:, 2]) - 2
-    at_its_end = (photos.amax(1) == 255) | (photos.amin(1) == 0)
+    at_its_end = (photos.amax(1) >= 253) | (photos.amin(1) <= 2)
     assert lost.mean() > 0.5 and at_its_end[torch.from_numpy(lost)].all()
 
 
