@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import workspace
-from helpers.color import rgb_to_L_ab, to_photo
+from helpers.color import lightness, rgb_to_L_ab, to_8bit_rgb
 from helpers.config import bounded, check_fields, chosen
 from helpers.data.photos import MAX_PIXELS, reduced, to_rgb, to_tensor
 from helpers.inference.enlarger import ENOUGH, Enlarger
 from helpers.inference.user_hints import Hint, hint_maps
 from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
-STRIP = 2**19  # pixels to color at a time, so that memory does not grow with the photo
+STRIP = 2**16  # pixels to color at a time, so that memory does not grow with the photo
 PERMISSIONS = ("enlarge_large", "large_scans")  # options that change no result
 
 
@@ -179,27 +179,13 @@ def weights_hash(network: nn.Module) -> str:
     return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
 
 
-def bilinear(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor]:
-    """Return a function of `start` and `stop` that returns those rows of maps (C, h, w) enlarged to `size` (H, W).
-
-    Strips of rows bound the memory of a large photo. Bilinear interpolation is a product with two matrices: PyTorch's
-    interpolation of the unit matrix. In double precision, because the last digits of a single-precision product depend
-    on memory alignment, and a resumed film must be identical.
-    """
-    rows, columns = (
-        F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T.double()
-        for less, more in zip(maps.shape[-2:], size, strict=True)
-    )
-    wide = maps.double() @ columns.T
-    return lambda start, stop: (rows[start:stop] @ wide).float()
-
-
-@torch.inference_mode()
 def render(rgb: np.ndarray, ab: Tensor) -> np.ndarray:
     """Return a photo (H, W, 3) uint8 with its own lightness and the colors of a small ab (2, h, w) in [-1, 1]."""
     height, width = rgb.shape[:2]
-    large, result, rows = bilinear(ab, (height, width)), np.empty_like(rgb), max(1, STRIP // width)
+    small = (128 * ab).permute(1, 2, 0).contiguous().numpy()
+    tall, result, rows = cv2.resize(small, (small.shape[1], height)), np.empty_like(rgb), max(1, STRIP // width)
     for start in range(0, height, rows):
-        L = rgb_to_L_ab(to_tensor(rgb[start : start + rows]))[0]
-        result[start : start + rows] = to_photo(L, large(start, start + rows)[None])[0].permute(1, 2, 0).numpy()
+        part = slice(start, start + rows)
+        L = lightness(rgb[part])
+        result[part] = to_8bit_rgb(L, *cv2.split(cv2.resize(tall[part], L.shape[::-1])))
     return result

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 
-from helpers.inference.colorizer import Colorizer, Options, bilinear, render, restore
+from helpers.color import rgb_to_L_ab, to_photo
+from helpers.data.photos import to_tensor
+from helpers.inference.colorizer import Colorizer, Options, render, restore
 from helpers.runs import Run
 
 
@@ -46,14 +48,27 @@ def test_a_cast_is_removed_by_taking_lightness_alone(colorizer, cat):
     assert np.abs(difference).mean() < 2
 
 
-def test_a_constant_ab_is_that_color_at_every_pixel_in_strips_as_in_one(cat, monkeypatch):
+def test_a_constant_ab_is_that_color_at_every_pixel(cat):
     # so little that it is in gamut nearly everywhere
     ab = torch.tensor([4.0, -6.0]).view(2, 1, 1).expand(2, 5, 7) / 128
-    whole = render(cat, ab)
-    found = rgb2lab(whole)[..., 1:]
+    found = rgb2lab(render(cat, ab))[..., 1:]
     assert np.abs(np.median(found, axis=(0, 1)) - [4.0, -6.0]).max() < 0.5
-    monkeypatch.setattr("helpers.inference.colorizer.STRIP", 2000)
-    assert (render(cat, ab) == whole).all()
+
+
+@pytest.mark.parametrize("size", [(151, 102), (3, 200), (40_000, 2), (1, 1)])
+def test_small_ab_is_enlarged_bilinearly_in_strips_as_in_one(size, monkeypatch):
+    photo, ab = np.array(odd_photos.color(size)), torch.rand(2, 9, 13) * 2 - 1
+    whole = render(photo, ab)
+    large = F.interpolate(ab[None], photo.shape[:2], mode="bilinear")
+    wanted = to_photo(rgb_to_L_ab(to_tensor(photo))[0], large)[0].permute(1, 2, 0).numpy()
+    assert np.abs(whole.astype(int) - wanted).max() <= 1
+    monkeypatch.setattr("helpers.inference.colorizer.STRIP", 500)
+    assert (render(photo, ab) == whole).all()
+
+
+def test_a_gray_photo_without_color_comes_back_as_it_was():
+    gray = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    assert (render(gray, torch.zeros(2, 3, 3)) == gray).all()
 
 
 def test_every_way_to_hand_over_a_photo_gives_the_same(colorizer, cat, tmp_path):
@@ -110,11 +125,3 @@ def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_las
     colorizer = Colorizer()
     assert str(colorizer) == f"second/warmup.safetensors, trained at {cfg.size} px"
     assert colorizer.options().input_size == cfg.size
-
-
-def test_small_ab_is_enlarged_bilinearly_in_strips_as_in_one():
-    maps = torch.rand(2, 9, 13)
-    rows = bilinear(maps, (40, 31))
-    wanted = F.interpolate(maps[None], (40, 31), mode="bilinear", align_corners=False)[0]
-    assert torch.allclose(rows(0, 40), wanted, atol=1e-5)
-    assert torch.equal(torch.cat([rows(i, i + 8) for i in range(0, 40, 8)], dim=1), rows(0, 40))
