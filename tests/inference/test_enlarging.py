@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from helpers.inference import __main__ as command
+from helpers.apps import __main__ as command
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.enlarger import Enlarger, latest_enlarger
 from helpers.models.srresnet import SRResNet

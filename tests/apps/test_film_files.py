@@ -9,7 +9,8 @@ import films
 import numpy as np
 import pytest
 
-from helpers.inference.film import Film, find_cuts, join, target_suffix, write_film
+from helpers.apps.film_reader import Film, find_cuts
+from helpers.apps.film_writer import mux, target_suffix, write_film
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_clocks_that_start_late_or_jump_back_are_repaired_for_pictures_and_sound
     assert np.abs(np.delete(steps, 39) - 0.04).max() < 1e-3 and 0.03 < steps[39] < 0.2
     chunk = tmp_path / "0.nut"
     write_film(chunk, film.frames(), film.time_base, film.rate, "nut")
-    assert join([chunk], film, tmp_path / "out.mp4") == []
+    assert mux([chunk], film, tmp_path / "out.mp4") == []
     (sound,) = films.packets(tmp_path / "out.mp4", "audio")
     times = [time for time, _ in sound]
     assert np.diff(times).min() > 0 and abs(times[-1] - seconds[-1]) < 0.2
@@ -89,9 +90,9 @@ def test_sound_that_a_format_cannot_hold_is_encoded_anew_or_gets_another_format(
     assert target_suffix(source) == ".mkv"
     film, chunk = Film(source), tmp_path / "0.nut"
     write_film(chunk, film.frames(), film.time_base, film.rate, "nut")
-    assert join([chunk], film, tmp_path / "copied.mkv") == []
+    assert mux([chunk], film, tmp_path / "copied.mkv") == []
     assert films.packets(tmp_path / "copied.mkv", "audio")[0][0][1] == films.packets(source, "audio")[0][0][1]
-    (note,) = join([chunk], film, tmp_path / "aac.mp4")
+    (note,) = mux([chunk], film, tmp_path / "aac.mp4")
     with av.open(str(tmp_path / "aac.mp4")) as result:
         assert result.streams.audio[0].codec_context.name == "aac" and "AAC" in note
         waves = np.concatenate([frame.to_ndarray() for frame in result.decode(audio=0)], axis=1)[0]
@@ -115,7 +116,7 @@ def test_titles_languages_and_chapters_stay(frames, tmp_path):
     source, chunk = Film(tmp_path / "film.mkv"), tmp_path / "0.nut"
     write_film(chunk, source.frames(), source.time_base, source.rate, "nut")
     for suffix in (".mkv", ".mp4"):
-        assert join([chunk], source, tmp_path / f"out{suffix}") == []
+        assert mux([chunk], source, tmp_path / f"out{suffix}") == []
         with av.open(str(tmp_path / f"out{suffix}")) as result:
             assert result.metadata["title"] == "Grandpa 1962"
             assert [stream.language for stream in result.streams.audio] == ["fra", "eng"]
@@ -194,7 +195,7 @@ def test_chunks_are_joined_with_the_films_own_sound(frames, tmp_path, sound):
     with av.open(str(chunks[0])) as first:
         frame = next(first.decode(video=0))
         assert frame.colorspace == 1 and frame.color_range == 1  # BT.709, as players take it
-    assert join(chunks, film, tmp_path / "joined.mp4") == []
+    assert mux(chunks, film, tmp_path / "joined.mp4") == []
     seconds, pictures, _ = read(tmp_path / "joined.mp4")
     np.testing.assert_allclose(seconds, read(film.path)[0], atol=1e-6)
     apart = [frame for chunk in chunks for frame in read(chunk)[1]]
@@ -223,10 +224,10 @@ def test_what_a_format_cannot_hold_is_left_out_and_named(frames, tmp_path):
     source = Film(tmp_path / "film.mkv")
     chunk = tmp_path / "0.nut"
     write_film(chunk, source.frames(), source.time_base, source.rate, "nut")
-    assert join([chunk], source, tmp_path / "joined.mp4") == [
+    assert mux([chunk], source, tmp_path / "joined.mp4") == [
         "its subtitle stream (subrip) is left out, because .mp4 cannot hold it"
     ]
-    assert join([chunk], source, tmp_path / "joined.mkv") == []
+    assert mux([chunk], source, tmp_path / "joined.mkv") == []
     assert films.packets(tmp_path / "joined.mkv", "subtitle")[0][0][1] == b"Good evening."
 
 

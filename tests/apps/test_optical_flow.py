@@ -6,7 +6,7 @@ import pytest
 from bench.measures import pan
 from skimage.data import coffee
 
-from helpers.inference.steadying import motion, trusted, warp
+from helpers.apps.optical_flow import flow_consistency, optical_flow, warp
 
 
 def grays(**motion):
@@ -18,8 +18,8 @@ def grays(**motion):
 def test_known_motion_is_found_where_it_is_trusted(how):
     frames, flows = grays(**how)
     for before, now, flow in zip(frames[:-1], frames[1:], flows, strict=True):
-        found, back = motion(now, before), motion(before, now)
-        mask = trusted(found, back) > 0
+        found, back = optical_flow(now, before), optical_flow(before, now)
+        mask = flow_consistency(found, back) > 0
         assert mask.mean() > 0.75
         assert np.linalg.norm(found - flow, axis=2)[mask].mean() < 0.35
 
@@ -50,18 +50,18 @@ def test_what_appears_from_behind_an_object_is_not_trusted():
         frame = background.copy()
         frame[40:80, left : left + 40] = thing
         frames.append(frame)
-    mask = trusted(motion(frames[1], frames[0]), motion(frames[0], frames[1]))
+    mask = flow_consistency(optical_flow(frames[1], frames[0]), optical_flow(frames[0], frames[1]))
     assert mask[44:76, 50:58].mean() < 0.35  # uncovered: it was behind the object
     assert mask[:30].mean() > 0.95 and mask[50:70, 68:88].mean() > 0.8
 
 
 def test_flow_that_leaves_the_frame_is_not_trusted_and_the_smallest_frames_have_one():
     flow = np.full((40, 40, 2), 3, np.float32)
-    mask = trusted(flow, -flow)
+    mask = flow_consistency(flow, -flow)
     assert mask[:36, :36].all() and not mask[-3:].any() and not mask[:, -3:].any()
     tiny = np.zeros((1, 3), np.uint8)
-    assert motion(tiny, tiny).shape == (1, 3, 2)
+    assert optical_flow(tiny, tiny).shape == (1, 3, 2)
 
 
 def test_a_film_of_one_pixel_has_no_flow_to_trust():
-    assert not trusted(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)).any()
+    assert not flow_consistency(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1, 2), np.float32)).any()

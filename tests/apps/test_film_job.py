@@ -7,14 +7,15 @@ import pytest
 from bench.measures import color_change, pan, warping_error
 from browsing import LONG, needs_browser, served
 
+from helpers.apps import __main__ as command
+from helpers.apps import film_job
+from helpers.apps.film_job import colorize_film
+from helpers.apps.film_reader import Film
+from helpers.apps.folder import colorize_folder
+from helpers.apps.optical_flow import propagate_hints, steady, track
 from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
-from helpers.inference import __main__ as command
-from helpers.inference import steadying as video
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.film import Film
-from helpers.inference.folder import colorize_folder
-from helpers.inference.steadying import colorize_film, moved, steady, travel
 from helpers.inference.user_hints import Hint
 from helpers.runs import Run
 
@@ -99,7 +100,7 @@ def test_colors_do_not_jump_where_a_chunk_ends():
 def test_hints_travel_with_what_they_are_on_both_ways_and_end_at_the_cut():
     frames, flows = pan(films.data.coffee(), 12, (90, 120), shift=(-3, 1))
     grays = [frame.mean(2).astype(np.uint8) for frame in frames]
-    traveling = travel([*grays, *grays[::-1]], {5: [Hint(60.0, 40.0, "red")]}, [0, 12])
+    traveling = propagate_hints([*grays, *grays[::-1]], {5: [Hint(60.0, 40.0, "red")]}, [0, 12])
     assert sorted(number for number, some in traveling.items() if some) == list(range(12))
     x, y = 60.0, 40.0
     for i in range(5, 0, -1):
@@ -107,7 +108,7 @@ def test_hints_travel_with_what_they_are_on_both_ways_and_end_at_the_cut():
         x, y = x + move[0], y + move[1]
         assert np.hypot(traveling[i - 1][0].x - x, traveling[i - 1][0].y - y) < 2.5
     assert traveling[11][0].x - traveling[0][0].x > 25  # the camera moved to the left
-    assert moved([Hint(119.0, 40.0, "red")], grays[0], grays[3]) == []  # it has left the frame
+    assert track([Hint(119.0, 40.0, "red")], grays[0], grays[3]) == []  # it has left the frame
 
 
 def test_a_film_keeps_its_times_its_sound_and_its_lightness_and_gets_color(colorizer, clip, tmp_path):
@@ -124,9 +125,9 @@ def test_a_film_keeps_its_times_its_sound_and_its_lightness_and_gets_color(color
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_killed_run_goes_on_with_the_same_frames(colorizer, clip, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(video, "LONGEST", 8)
+    monkeypatch.setattr(film_job, "LONGEST", 8)
     colorize_film(clip, tmp_path / "whole.mp4", colorizer, **SMALL)
-    real, calls = video.write_film, []
+    real, calls = film_job.write_film, []
 
     def killed(*arguments, **named):
         calls.append(1)
@@ -134,7 +135,7 @@ def test_a_killed_run_goes_on_with_the_same_frames(colorizer, clip, tmp_path, mo
             raise KeyboardInterrupt
         real(*arguments, **named)
 
-    monkeypatch.setattr(video, "write_film", killed)
+    monkeypatch.setattr(film_job, "write_film", killed)
     with pytest.raises(KeyboardInterrupt):
         colorize_film(clip, tmp_path / "killed.mp4", colorizer, **SMALL)
     assert not (tmp_path / "killed.mp4").exists()
@@ -170,7 +171,7 @@ def test_a_hint_colors_its_shot_alone(hinted_generator, clip, tmp_path):
 def test_hints_of_an_upright_film_stay_where_they_were_given(tmp_path):
     frames, _ = pan(films.data.coffee(), 4, (320, 192), shift=(0, 0), zoom=0, turn=0)
     film = Film(films.write(tmp_path / "upright.mp4", frames))
-    cuts, traveling = video.plan(film, [Hint(100, 250, "red", at=0.12)])  # frame 3, though 0.12 < 3 / 25 in binary
+    cuts, traveling = film_job.plan(film, [Hint(100, 250, "red", at=0.12)])  # frame 3, though 0.12 < 3 / 25 in binary
     assert cuts == [0] and sorted(traveling) == [0, 1, 2, 3]
     assert all(abs(hint.x - 100) < 2 and abs(hint.y - 250) < 2 for some in traveling.values() for hint in some)
     assert all(len(some) == 1 for some in traveling.values())

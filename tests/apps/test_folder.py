@@ -14,10 +14,11 @@ import pytest
 from notebook_tools import PROJECT
 from PIL import Image, ImageCms
 
-from helpers.inference import __main__ as command
-from helpers.inference import folder
+from helpers.apps import __main__ as command
+from helpers.apps import folder, photo_files
+from helpers.apps.folder import colorize_folder
+from helpers.apps.photo_files import colorize_file
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.folder import colorize_file, colorize_folder
 from helpers.runs import Run, save_network
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -90,7 +91,7 @@ def test_what_differs_is_done_again_and_nothing_else(run, colorizer, source, tmp
     assert run(tmp_path / "moved", saturation=2.0, file_format="jpeg")[0] == 2
     assert set(results(tmp_path / "out")) == {"a.png", "b.png", "a.png.jpg", "b.png.jpg"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folder.Colorizer, "made_with", lambda *_: {"weights": "others"})
+        patch.setattr(folder.Colorizer, "fingerprint", lambda *_: {"weights": "others"})
         assert run(tmp_path / "moved")[0] == 2
 
 
@@ -214,7 +215,7 @@ def test_a_file_that_cannot_be_colorized_is_named_and_leaves_nothing(colorizer, 
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
     with pytest.raises(ValueError, match=r"broken\.jpg cannot be read as a photo"):
         colorize_file(tmp_path / "broken.jpg", tmp_path / "out.jpg", colorizer, colorizer.options())
-    monkeypatch.setattr(folder, "JPEG_SIDE", 59)
+    monkeypatch.setattr(photo_files, "JPEG_SIDE", 59)
     small(tmp_path / "wide.png")
     with pytest.raises(ValueError, match="59 pixels.*PNG"):
         colorize_file(tmp_path / "wide.png", tmp_path / "wide.jpg", colorizer, colorizer.options())
@@ -258,7 +259,7 @@ def test_the_stop_button_ends_the_command_soon_and_a_second_call_continues(loud_
     save_network(weights, loud_generator, cfg)
     for i in range(count):
         odd_photos.color((480, 320)).save(source / f"{i:02}.jpg")
-    call = [sys.executable, "-m", "helpers.inference", source, tmp_path / "out", "--weights", weights]
+    call = [sys.executable, "-m", "helpers.apps", source, tmp_path / "out", "--weights", weights]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([*call, "--saturation", "0.1"], env=env, **output) as process:
