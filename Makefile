@@ -41,7 +41,7 @@ run: $(VENV)/installed
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
 
 app: $(VENV)/installed
-	$(BIN)/python -m helpers.inference.app
+	$(BIN)/python -m helpers.apps.page
 
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check

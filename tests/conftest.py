@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from skimage.data import coffee
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]  # the helpers, and the modules that tests of several folders share
@@ -21,6 +22,7 @@ from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
 from helpers.training.losses import Perceptual  # noqa: E402
+from helpers.training.tasks import common_colors  # noqa: E402
 
 KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
 
@@ -70,6 +72,20 @@ def loud_generator():
     generator = Generator(weights=None, res_blocks=0)
     with torch.no_grad():
         generator.head.weight.mul_(100)
+    return generator.eval()
+
+
+@pytest.fixture(scope="session")
+def hinted_generator():
+    """A generator whose hints matter, though it was never trained."""
+    torch.manual_seed(0)
+    generator = Generator(weights=None, res_blocks=0, hints=True)
+    with torch.no_grad():
+        generator.head.weight.mul_(5)
+        for conv in generator.hint_convs:
+            torch.nn.init.normal_(conv.weight, std=0.05)
+        generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
+    generator.trained_size = 64
     return generator.eval()
 
 

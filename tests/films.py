@@ -7,6 +7,10 @@ import numpy as np
 from bench.measures import pan
 from skimage import data
 
+from helpers.apps.film_reader import Film
+from helpers.color import rgb_to_L_ab
+from helpers.data.photos import to_tensor
+
 TONE = 440  # Hz
 
 
@@ -55,3 +59,13 @@ def packets(path, kind):
             read = film.demux(film.streams[index])
             found.append([(float(p.pts * p.time_base), bytes(p)) for p in read if p.size])
     return found
+
+
+def pictures(path):
+    """The frames of a film, as they are read."""
+    return [rgb for _, rgb in Film(path).frames()]
+
+
+def ab_of(rgb):
+    """The ab (H, W, 2) of a frame, in [-1, 1]."""
+    return rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy()

@@ -3,16 +3,14 @@
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
-from skimage import img_as_ubyte
-from skimage.color import gray2rgb
+from PIL import Image, ImageCms, ImageOps
 
 with suppress(ImportError):  # HEIC, where it is installed
     from pillow_heif import register_heif_opener
@@ -22,33 +20,64 @@ with suppress(ImportError):  # HEIC, where it is installed
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic"}
 SUFFIXES |= {".heif", ".jp2", ".j2k", ".tga", ".pgm", ".ppm", ".pnm"}
 MAX_PIXELS = 178_956_970  # more may be a file that was made to fill the memory
+ROTATION = 0x0112  # tags of EXIF data
+DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
 
 
-def read_rgb(path: str | Path, page: int = 0, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """Read a photo, or a page of a TIFF, as uint8 (H, W, 3); raises OSError, naming the file, as `to_rgb` does."""
-    return _open(path, path, page, max_pixels)
+class Photo(NamedTuple):
+    """A photo as it was read, with what its file says of it."""
+
+    rgb: np.ndarray  # uint8 (H, W, 3), sRGB, upright
+    details: dict[str, Any]  # as Pillow's `save` takes them: "exif" (without the rotation), "dpi", "icc_profile"
+    pages: int  # of a TIFF; 1 for any other file
 
 
-def pages(path: str | Path) -> int:
-    """Return the number of pages of a TIFF; 1 for any other photo, and for one that cannot be read."""
+def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) -> Photo:
+    """Read a photo, or a page of a TIFF, once: the one place that turns a file into sRGB.
+
+    file: a path, the bytes of a file, or a Pillow image. It comes rotated as its EXIF data say, over white if
+    transparent, reduced to 8 bits. Raises OSError that names the file if it cannot be read or has more than
+    `max_pixels` (None: any number).
+    """
+    Image.MAX_IMAGE_PIXELS = None  # checked here, with a message that says what to do
     try:
-        with Image.open(path) as photo:
-            return getattr(photo, "n_frames", 1) if photo.format == "TIFF" else 1
-    except Exception:  # reading it will say why
-        return 1
+        with _opened(file) as photo:
+            if max_pixels and photo.width * photo.height > max_pixels:
+                raise ValueError(
+                    f"{photo.width}x{photo.height} pixels are too many; max_pixels=None (on the command "
+                    "line --large-scans) allows any number"
+                )
+            if page:
+                photo.seek(page)
+            rgb, in_memory = _pixels(ImageOps.exif_transpose(photo)), photo is file
+            return Photo(rgb, {} if in_memory else _details(photo), count_pages(photo))
+    except Exception as error:  # a damaged file can make a decoder fail in any way
+        name, reason = file if isinstance(file, (str, Path)) else "the photo", str(error) or type(error).__name__
+        if str(name).lower().endswith((".heic", ".heif")):
+            reason = f"{reason}; HEIC needs `pip install pillow-heif`"
+        raise OSError(f"{name} cannot be read as a photo: {reason}") from error
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Return the pixels of `read_photo`, uint8 (H, W, 3)."""
+    return read_photo(path).rgb
+
+
+def count_pages(file: Any) -> int:
+    """Return the number of pages of a TIFF; 1 for any other photo, and for one that cannot be read."""
+    with suppress(Exception), _opened(file) as photo:  # reading it will say why
+        return getattr(photo, "n_frames", 1) if photo.format == "TIFF" else 1
+    return 1
 
 
 def to_rgb(photo: Any, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """Return any photo as uint8 (H, W, 3): rotated as its EXIF data say, over white if transparent.
+    """Return any photo as uint8 (H, W, 3).
 
-    photo: a path, the bytes of a file, a Pillow image, or an array (H, W) or (H, W, 1, 3 or 4), uint8, uint16, or
-    floating-point in [0, 1]. Raises OSError for a file that cannot be read or has more than `max_pixels` (None: any
-    number), ValueError for an array that is no photo.
+    photo: whatever `read_photo` reads, or an array (H, W) or (H, W, 1, 3 or 4), uint8, uint16, or floating-point in
+    [0, 1]. Raises what `read_photo` raises, and ValueError for an array that is no photo.
     """
-    if isinstance(photo, (str, Path)):
-        return read_rgb(photo, 0, max_pixels)
-    if isinstance(photo, (bytes, Image.Image)):
-        return _open(io.BytesIO(photo) if isinstance(photo, bytes) else photo, "the photo", 0, max_pixels)
+    if isinstance(photo, (str, Path, bytes, Image.Image)):
+        return read_photo(photo, 0, max_pixels).rgb
     array = np.asarray(photo)
     fractions = array.dtype.kind == "f" and array.size > 0 and np.nanmax(array) <= 1.001
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -58,27 +87,17 @@ def to_rgb(photo: Any, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
             f"an array of {array.dtype} and shape {array.shape} is no photo; it must be (H, W) or (H, W, 1, 3 or 4), "
             "uint8, uint16 or floating-point in [0, 1]"
         )
-    array = img_as_ubyte(np.nan_to_num(array).clip(0, 1) if fractions else array)
-    return np.ascontiguousarray(array[..., :3] if channels > 1 else gray2rgb(array.reshape(array.shape[:2])))
+    if fractions:
+        array = np.rint(np.nan_to_num(array).clip(0, 1) * 255)
+    array = (array // 257 if array.dtype == np.uint16 else array).reshape(*array.shape[:2], channels)
+    return np.ascontiguousarray(array[..., :3] if channels > 1 else array.repeat(3, 2), np.uint8)
 
 
-def _open(photo: Any, name: Any, page: int, max_pixels: int | None) -> np.ndarray:
-    Image.MAX_IMAGE_PIXELS = None  # checked here, with a message that says what to do
-    try:
-        with nullcontext(photo) if isinstance(photo, Image.Image) else Image.open(photo) as opened:
-            if max_pixels and opened.width * opened.height > max_pixels:
-                raise ValueError(
-                    f"{opened.width}x{opened.height} pixels are too many; max_pixels=None (on the command "
-                    "line --large-scans) allows any number"
-                )
-            if page:
-                opened.seek(page)
-            return _pixels(ImageOps.exif_transpose(opened))
-    except Exception as error:  # a damaged file can make a decoder fail in any way
-        reason = str(error) or type(error).__name__
-        if str(name).lower().endswith((".heic", ".heif")):
-            reason = f"{reason}; HEIC needs `pip install pillow-heif`"
-        raise OSError(f"{name} cannot be read as a photo: {reason}") from error
+def _opened(file: Any) -> AbstractContextManager[Image.Image]:
+    """Return a file as a Pillow image for a `with` block, which does not close what was open before."""
+    if isinstance(file, Image.Image):
+        return nullcontext(file)
+    return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)
 
 
 def _pixels(photo: Image.Image) -> np.ndarray:
@@ -91,6 +110,24 @@ def _pixels(photo: Image.Image) -> np.ndarray:
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
     return np.array(photo.convert("RGB"))
+
+
+def _details(photo: Image.Image) -> dict[str, Any]:
+    """Return the EXIF data without the rotation, the resolution, and the color profile if that is for RGB."""
+    found, profile = {}, photo.info.get("icc_profile")
+    with suppress(Exception):  # damaged EXIF data fail in many ways
+        exif = photo.getexif()
+        for tag in list(exif):  # a TIFF's other tags are where it stores its pixels, and these are already rotated
+            if tag == ROTATION or (photo.format == "TIFF" and tag not in DESCRIPTIVE):
+                del exif[tag]
+        if len(exif):
+            found["exif"] = exif.tobytes()
+    with suppress(Exception):
+        if photo.info.get("dpi"):
+            found["dpi"] = tuple(map(float, photo.info["dpi"]))
+        if profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == "RGB ":
+            found["icc_profile"] = profile
+    return found
 
 
 def center_square(rgb: np.ndarray, size: int, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:

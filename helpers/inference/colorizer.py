@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,14 @@ class Colorizer:
     for a missing file, ValueError for one that holds something else.
     """
 
-    weights = None
+    weights: Path | None = None
 
     def __init__(
         self, generator: nn.Module | Path | str | None = None, precision: str = "auto", enlarger: Enlarger | None = None
     ):
-        self.accelerator, self.enlarger = workspace.make_accelerator(precision), enlarger
+        self.accelerator = workspace.make_accelerator(precision)
+        if enlarger:
+            self.enlarger = enlarger
         if not isinstance(generator, nn.Module):
             run = None if generator else find_run(or_box=True)
             self.weights = Path(generator) if generator else run.file(run.phases()[-1])
@@ -105,16 +108,19 @@ class Colorizer:
         """Whether the generator follows color hints."""
         return getattr(self.generator, "hint_attention", None) is not None
 
-    def made_with(self, options: Options) -> dict[str, Any]:
+    @cached_property
+    def enlarger(self) -> Enlarger:
+        """The enlarger that was given, else the most recent one, loaded when it is first needed.
+
+        Raises FileNotFoundError if there is none.
+        """
+        return Enlarger()
+
+    def fingerprint(self, options: Options) -> dict[str, Any]:
         """Return all that a result depends on besides the photo: short hashes of the weights, and the options."""
         found = {name: value for name, value in asdict(options).items() if name not in PERMISSIONS}
         found["weights"] = weights_hash(self.generator)
-        return found | ({"enlarger": weights_hash(self.larger().network)} if options.enlarge > 1 else {})
-
-    def larger(self) -> Enlarger:
-        """Return the enlarger; raises FileNotFoundError if there is none."""
-        self.enlarger = self.enlarger or Enlarger()
-        return self.enlarger
+        return found | ({"enlarger": weights_hash(self.enlarger.network)} if options.enlarge > 1 else {})
 
     def options(self, **options: Any) -> Options:
         """Return `Options`, with the size of the training photos as the default input size."""
@@ -139,7 +145,7 @@ class Colorizer:
         rgb = restore(to_rgb(photo, options.max_pixels), options)
         size = rgb.shape[:2]
         options.refuse_large(*size)
-        rgb = self.larger()(rgb, options.enlarge) if options.enlarge > 1 else rgb
+        rgb = self.enlarger(rgb, options.enlarge) if options.enlarge > 1 else rgb
         return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0], size
 
     def predict_colors(

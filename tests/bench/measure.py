@@ -23,9 +23,10 @@ from ours import UNMEASURED, endless, new_trainer, settings, timed
 from plain import PlainTraining
 
 from helpers import workspace
+from helpers.apps.folder import colorize_folder
+from helpers.apps.photo_files import colorize_file
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.folder import colorize_file, colorize_folder
 from helpers.models.generator import Generator
 from helpers.runs import save_network
 

@@ -15,10 +15,10 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
+from helpers.apps.optical_flow import warp
 from helpers.color import rgb_to_L_ab
 from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
-from helpers.inference.steadying import warp
 
 SHOWN = 80 / 128  # ab beyond which a histogram has one bin for all
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from helpers.apps.photo_files import encode
 from helpers.data import dataset
-from helpers.data.photos import center_square, list_photos, read_rgb
-from helpers.inference.folder import encoded
+from helpers.data.photos import center_square, list_photos, read_photo, read_rgb
 
 
 @pytest.fixture
@@ -140,7 +140,8 @@ def fuzz(path, count, seed=0):
         counts["read" if facts["readable"] else "refused"] += 1
         assert facts["thumb"].shape == (768,)
         if facts["readable"]:  # then it can be written too, whatever its EXIF data have become
-            assert encoded(read_rgb(path), path, path.with_name("color.jpg"), 90).startswith(b"\xff\xd8")
+            photo = read_photo(path)
+            assert encode(photo.rgb, photo.details, path.with_name("color.jpg"), 90).startswith(b"\xff\xd8")
     return counts
 
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from skimage import data
 
+from helpers.apps import __main__ as command
+from helpers.apps.film_reader import Film
 from helpers.color import ab_of
-from helpers.inference import __main__ as command
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.film import Film
 from helpers.inference.suggestions import DIFFERENT, SPREAD, answers, match, reference_hints
 from helpers.runs import BOX
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from skimage.color import rgb2lab
 from skimage.data import astronaut
 
+from helpers.apps.__main__ import main
 from helpers.config import Config
-from helpers.inference.__main__ import main
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.user_hints import Hint, hint_maps, likely_colors, read_hints
 from helpers.runs import Run, save_network

@@ -1,4 +1,4 @@
-"""A page for the browser: drop photos and films, paint hints, download. `python -m helpers.inference.app`."""
+"""A page for the browser: drop photos and films, paint hints, download. `python -m helpers.apps.page`."""
 
 import argparse
 import os
@@ -17,11 +17,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageColor
 
+from helpers.apps.film_job import colorize_film
+from helpers.apps.folder import FILMS, target_of
+from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.film import SUFFIXES
-from helpers.inference.folder import colorize_file, target_of
-from helpers.inference.steadying import colorize_film
 from helpers.inference.suggestions import answers, reference_hints
 from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
 
@@ -115,7 +115,7 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
 
 def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: dict[str, Any]) -> tuple:
     """Colorize an uploaded photo; returns its title, both previews' paths, the result's path, and notes."""
-    if Path(file).suffix.lower() in SUFFIXES:
+    if Path(file).suffix.lower() in FILMS:
         raise ValueError("this is a film: drop it on the tab Films")
     target = place_for(folder, file)
     notes = colorize_file(Path(file), target, colorizer, colorizer.options(**options))
@@ -136,7 +136,7 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     """Lay out the tab for a film."""
     with gr.Row():
         with gr.Column(scale=1):
-            file = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180, elem_id="film")
+            file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
             saturation = gr.Slider(value=1, **SATURATION)
             steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)

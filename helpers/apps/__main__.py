@@ -1,4 +1,4 @@
-"""Colorize a photo, a film or a folder from the command line: `python -m helpers.inference IN OUT`."""
+"""Colorize a photo, a film or a folder from the command line: `python -m helpers.apps IN OUT`."""
 
 import argparse
 import os
@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.inference import film
+from helpers.apps.folder import FILMS, colorize_folder
+from helpers.apps.photo_files import colorize_file
 from helpers.inference.colorizer import Colorizer, Options
 from helpers.inference.enlarger import Enlarger
-from helpers.inference.folder import colorize_file, colorize_folder
-from helpers.inference.steadying import colorize_film
 from helpers.inference.user_hints import Hint, read_hints
 
 
@@ -56,7 +55,9 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
         colorize_folder(source, target, colorizer, quality, file_format, **given)
         return
     print(f"weights: {colorizer}")
-    if source.suffix.lower() in film.SUFFIXES:
+    if source.suffix.lower() in FILMS:
+        from helpers.apps.film_job import colorize_film
+
         notes = colorize_film(source, target, colorizer, hints, **given)
     else:
         notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)

@@ -1,30 +1,19 @@
-"""Film files: reading frames, finding cuts, and writing with the original sound."""
+"""Film files, read: their frames, upright and on one clock, and where a shot begins."""
 
-import heapq
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from av.stream import Disposition
-from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
 
-SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts", ".mts", ".m2ts"}
-SUFFIXES |= {".3gp", ".vob", ".flv", ".dv"}
-FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # that can be written
-QUALITY = {"crf": "17", "bf": "0"}  # without frames out of order, chunks can be joined
-LOOK = 160  # pixels on the shorter side of the frames in which cuts are found
-BT709 = 1  # its number in a file's header
-HDR = {16: "PQ", 18: "HLG"}  # numbers of their transfer functions
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
 LATE = 0.1  # seconds; a clock that starts later is set to 0
-OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # what describes the old file itself
 
 
 class Film:
@@ -136,6 +125,8 @@ def find_cuts(frames: Iterable[np.ndarray], rate: float, content: float = 40.0, 
     Two detectors of PySceneDetect: `content` is the threshold for the difference from the last frame, `adaptive` for
     its ratio to the differences nearby.
     """
+    from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode  # only here: its import takes a second
+
     options = {"luma_only": True, "min_scene_len": 1}
     detectors = ContentDetector(content, **options), AdaptiveDetector(adaptive, min_content_val=6.0, **options)
     cuts, number = {0}, -1
@@ -146,38 +137,6 @@ def find_cuts(frames: Iterable[np.ndarray], rate: float, content: float = 40.0, 
     for detector in detectors:
         cuts |= {cut.frame_num for cut in detector.post_process(FrameTimecode(max(number, 0), float(rate)))}
     return sorted(cuts)
-
-
-def write_film(
-    path: Path,
-    frames: Iterable[tuple[int, np.ndarray]],
-    time_base: Fraction,
-    rate: Fraction | float,
-    kind: str = "mp4",
-    shape_of_pixels: Fraction | None = None,
-) -> None:
-    """Write frames, their times in units of `time_base` and pixels (H, W, 3) uint8, as H.264; odd sides grow by one.
-
-    rate: frames per second, nominally; kind: FFmpeg's name of the format.
-    """
-    with av.open(str(path), "w", format=kind) as result:
-        stream = None
-        for time, rgb in frames:
-            if stream is None:
-                height, width = rgb.shape[:2]
-                stream = result.add_stream("libx264", Fraction(rate).limit_denominator(1001), options=QUALITY)
-                stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-                context = stream.codec_context
-                context.time_base, context.color_range = time_base, 1
-                context.colorspace = context.color_primaries = context.color_trc = BT709  # else players guess
-                if shape_of_pixels:
-                    context.sample_aspect_ratio = shape_of_pixels
-            even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-            frame.pts, frame.time_base = time, time_base
-            result.mux(stream.encode(frame))
-        result.mux(stream.encode())
 
 
 def orientation(frame: Any) -> np.ndarray:
@@ -194,98 +153,3 @@ def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     if a == 0 and d == 0:  # columns become rows
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-def target_suffix(path: Path) -> str:
-    """Return the ending of a format that can hold a film's sound unchanged: its own, ".mp4", else ".mkv"."""
-    suffix = path.suffix.lower()
-    if suffix in FORMATS:
-        return suffix
-    with suppress(av.FFmpegError, OSError), av.open(str(path)) as container:  # reading a faulty film will show why
-        if not all(can_copy(stream, ".mp4") for stream in container.streams.audio):
-            return ".mkv"
-    return ".mp4"
-
-
-def can_copy(stream: Any, suffix: str) -> bool:
-    """Say whether a format can hold a stream in a way that players know: PCM in .mp4 is too new for most."""
-    if not stream.codec_context or (suffix == ".mp4" and stream.codec_context.name.startswith("pcm")):
-        return False
-    with suppress(av.FFmpegError, ValueError), av.open(os.devnull, "w", format=FORMATS[suffix]) as container:
-        container.add_stream_from_template(stream)
-        container.start_encoding()
-        return True
-    return False
-
-
-def join(chunks: list[Path], film: Film, path: Path) -> list[str]:
-    """Write chunks one after another, with the film's sound, subtitles, chapters and descriptions, to a file.
-
-    Returns a sentence for each stream that the format cannot hold. Raises ValueError if the film's streams are faulty.
-    """
-    suffix, notes, targets = path.suffix.lower(), [], {}
-    clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
-    with (
-        av.open(str(film.path)) as source,
-        av.open(str(chunks[0])) as first,
-        av.open(str(path), "w", format=FORMATS[suffix], options=clock) as result,
-    ):
-        picture = result.add_stream_from_template(first.streams.video[0])
-        result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
-        for stream in (*source.streams.audio, *source.streams.subtitles):
-            target, note = target_stream(result, stream, suffix)
-            targets[stream.index] = target, bool(note)
-            notes += [note] if note else []
-        result.set_chapters(source.chapters())
-        try:
-            rows = pictures(chunks, picture), sound_and_subtitles(source, targets)
-            for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
-                result.mux(packet)
-        except av.ArgumentError as error:
-            raise ValueError(f"{film.path} has faulty sound or subtitles, which cannot be written: {error}") from error
-    return notes
-
-
-def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
-    """Add a stream for another one to a film, None if there is no way; returns it, and what the user may not expect."""
-    name, note = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown", ""
-    if can_copy(stream, suffix):
-        target = result.add_stream_from_template(stream)
-    elif stream.type == "audio" and stream.codec_context:
-        note = f"its sound ({name}) is encoded anew as AAC, because {suffix} cannot hold it"
-        target = result.add_stream("aac", rate=min(48_000, stream.codec_context.sample_rate or 48_000))
-        target.codec_context.layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-    else:
-        return None, f"its {stream.type} stream ({name}) is left out, because {suffix} cannot hold it"
-    target.metadata.update({key: stream.metadata[key] for key in ("language", "title") if key in stream.metadata})
-    target.disposition = stream.disposition
-    return target, note
-
-
-def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
-    """Yield the packets of all chunks for a stream."""
-    for chunk in chunks:
-        with av.open(str(chunk)) as container:
-            for packet in container.demux(container.streams.video[0]):
-                if packet.size and packet.dts is not None:
-                    packet.stream = target
-                    yield packet
-
-
-def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
-    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode."""
-    following = {}  # by stream: the time of the next frame to encode, where the file has none
-    for packet in packets(source):
-        target, encode = targets.get(packet.stream.index, (None, False))
-        if target and encode:
-            with suppress(av.FFmpegError):  # a damaged stretch
-                for frame in packet.decode():
-                    frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
-                    following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
-                    yield from target.encode(frame)
-        elif target and packet.size and packet.dts is not None:
-            packet.stream = target
-            yield packet
-    for target, encode in targets.values():
-        if target and encode:
-            yield from target.encode()
