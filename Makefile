@@ -9,7 +9,7 @@
 #
 # What measures and maintains the series is called from here too; tests/bench, tests/tools and tests/stress say more:
 #   make bench, bench-gpu, box-bench, hints-bench, references-bench, superres-bench, video-bench
-#   make box PHOTOS=folder, box-enlarger PHOTOS=folder, outputs ON="these photos", test-colab, stress
+#   make box PHOTOS=folder, outputs ON="these photos", test-colab, stress
 
 PROFILE ?= quick
 PYTHON ?= python3
@@ -23,7 +23,7 @@ ABOUT_vivid = the report's system with what was learned since; needs a GPU
 ABOUT_smoke = every line of every notebook, for tests; its colors are noise
 full = $(if $(1),$(shell realpath "$(1)"))
 BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench video-bench
-TOOLS = box box-enlarger outputs publish test-colab
+TOOLS = box outputs publish test-colab
 inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(patsubst bench,speed,$@)))
 
 .PHONY: run app test test-all check check-series check-others stress $(BENCHES) $(TOOLS)

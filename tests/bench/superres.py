@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, peak_memory
 from measures import detail
-from tools.train_enlarger import compress
+from tools.train_box import compress
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab
