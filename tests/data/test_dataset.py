@@ -141,7 +141,9 @@ def own(cfg, photos_folder):
 
 
 def test_a_set_holds_the_center_of_each_photo_and_where_it_comes_from(own, photos_folder):
+    before = sorted(photos_folder.rglob("*"))
     photos = dataset.prepare(own)
+    assert sorted(photos_folder.rglob("*")) == before  # on Colab and Kaggle it is a read-only mount
     shapes = {split: tuple(photos.load(split).shape) for split in dataset.SPLITS}
     assert shapes == {"train": (16, 3, 64, 64), "validation": (2, 3, 64, 64), "test": (2, 3, 64, 64)}
     assert len(photos.load("train", 3)) == 3 and photos.manifest["source"].str.startswith("below/").sum() == 7
