@@ -49,7 +49,7 @@ def test_a_network_losses_and_an_optimizer_of_ones_own_are_trained_analyzed_and_
     notebook.cells.append(new_code_cell("print(type(trainer.d_optimizer.optimizer))"))
     assert "RMSprop" in printed(run(notebook, tmp_path))
     steps = table(tmp_path, "adversarial_steps")
-    assert (steps["epoch"] == 1).sum() == 1  # of three batches, two for a step
+    assert (steps["epoch"] == 1).sum() == 1  # of two batches, both for one step
     assert steps[["D real", "D fake"]].ge(0).all(axis=None)  # hinge losses, after a first step of RMSprop
     assert {metadata(tmp_path, phase)["class"] for phase in ("warmup", "adversarial")} == {"Own"}
     for name in ("05_analysis", "06_colorize_your_photos"):
