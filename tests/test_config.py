@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from helpers.config import PROFILES, Config
 
@@ -76,6 +74,7 @@ def test_folders_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
         ("run", "..", ValueError, "letters"),
         ("run", "box", ValueError, "name yours"),
         ("batch_size", 2.5, TypeError, "int"),
+        ("seed", [1], TypeError, "int"),
         ("batch_size", True, TypeError, "int"),
         ("compile", 1, TypeError, "bool"),
         ("ema_decay", "0.9", TypeError, "float or None"),
@@ -86,17 +85,3 @@ def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, 
     for make in (Config.from_profile, cfg.replace):
         with pytest.raises(kind, match=f"^{field}=.*{allowed}"):
             make(**{field: value})
-
-
-@settings(max_examples=40)
-@given(
-    st.sampled_from([field.name for field in dataclasses.fields(Config)]),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers())),
-)
-def test_any_value_is_either_accepted_or_refused_by_its_field(field, value):
-    try:
-        accepted = Config(**{field: value})
-    except (TypeError, ValueError) as error:
-        assert str(error).startswith(f"{field}=")
-    else:
-        assert Config(**{field: getattr(accepted, field)}) == accepted

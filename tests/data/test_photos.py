@@ -6,10 +6,7 @@ import re
 import cv2
 import numpy as np
 import odd_photos
-import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from helpers.data import dataset
 from helpers.data.photos import center_square, list_photos, read_rgb
@@ -110,14 +107,3 @@ def fuzz(path, count, seed=0):
         if facts["readable"]:  # then it can be written too, whatever its EXIF data have become
             assert encoded(read_rgb(path), path, path.with_name("color.jpg"), 90).startswith(b"\xff\xd8")
     return counts
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(width=st.integers(1, 400), height=st.integers(1, 400), mode=st.sampled_from(["RGB", "L", "RGBA", "CMYK", "P"]))
-def test_any_size_and_mode_gives_a_square_or_is_too_small(tmp_path, width, height, mode):
-    path = tmp_path / "photo.tif"
-    odd_photos.color((width, height)).convert(mode).save(path)
-    facts = dataset.inspect(path)
-    assert (facts["width"], facts["height"]) == (width, height) and facts["readable"]
-    assert center_square(read_rgb(path), 64).shape == (64, 64, 3)
-    assert facts["colorfulness"] >= 0 and isinstance(pd.DataFrame([facts])["hash"][0], (int, np.integer))
