@@ -149,7 +149,8 @@ QUICK |= {"adversarial_epochs": 3, "adversarial_lr": 1e-5, "original_size": 128}
 SMOKE = {"data_source": "sample", "encoder_weights": None, "lpips_weights": None, "size": 64, "res_blocks": 1}
 SMOKE |= {"schedule": "cosine", "warmup_epochs": 2, "warmup_lr": 2e-4, "adversarial_epochs": 2, "hints_epochs": 2}
 SMOKE |= {"superres_blocks": 1, "superres_epochs": 2, "superres_gan_epochs": 2, "original_size": 128, "patch_size": 64}
-SMOKE |= {"ema_decay": 0.9, "seed": 24, "batch_size": 4}
+SMOKE |= {"ema_decay": 0.9, "seed": 24, "batch_size": 4, "n_photos": 20, "val_photos": 4}
+SMOKE |= {"encoder": "test_efficientnet"}  # timm's smallest with all five levels
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "quick": QUICK, "smoke": SMOKE}
 
 

@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers.config import PROFILES, Config
 
@@ -49,11 +47,10 @@ def test_an_unknown_profile_or_field_is_refused_by_its_name(monkeypatch):
         Config.from_profile()
 
 
-def test_a_configuration_is_changed_by_copies_alone(cfg, tmp_path):
+def test_a_configuration_is_changed_by_copies_alone(cfg):
     with pytest.raises(dataclasses.FrozenInstanceError):
         cfg.size = 128
     assert cfg.replace(size=128).size == 128 and cfg.size == Config.from_profile().size == 64
-    assert list(tmp_path.rglob("*")) == []  # nothing is written
 
 
 def test_folders_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
@@ -64,48 +61,27 @@ def test_folders_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
     assert Config.from_profile(photos_folder=Path("/mine")).photos_folder == "/mine"
 
 
-IMPOSSIBLE = [
-    ("size", 8, "from 32 to 4096"),
-    ("lambda_perc", float("nan"), "from 0 to"),
-    ("crop", 1.5, "to 1"),
-    ("ema_decay", 1.0, "to 0.999999"),
-    ("batch_size", 0, "from 1"),
-    ("data_source", "kagle", "kaggle, folder, sample"),
-    ("encoder_weights", "imagenett", "imagenet, auto, None"),
-    ("schedule", "linear", "constant, cosine"),
-    ("patch_size", 66, "multiple of 4"),
-    ("run", "a/b", "letters"),
-    ("run", "..", "letters"),
-    ("run", "box", "name yours"),
-]
-WRONG_TYPE = [
-    ("batch_size", 2.5, "int"),
-    ("batch_size", True, "int"),
-    ("compile", 1, "bool"),
-    ("freeze_encoder", None, "bool"),
-    ("ema_decay", "0.9", "float or None"),
-    ("encoder_weights", 3, "str or None"),
-    ("photos_folder", 3, "str or PathLike"),
-]
-
-
-@pytest.mark.parametrize(("field", "value", "allowed"), IMPOSSIBLE + WRONG_TYPE)
-def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, allowed):
-    kind = TypeError if (field, value, allowed) in WRONG_TYPE else ValueError
-    for make in (Config.from_profile, cfg.replace):
-        with pytest.raises(kind, match=f"^{field}=") as caught:
-            make(**{field: value})
-        assert repr(value).strip("'") in str(caught.value) and allowed in str(caught.value)
-
-
-@given(
-    st.sampled_from([field.name for field in dataclasses.fields(Config)]),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers())),
+@pytest.mark.parametrize(
+    ("field", "value", "kind", "allowed"),
+    [
+        ("size", 8, ValueError, "from 32 to 4096"),
+        ("lambda_perc", float("nan"), ValueError, "from 0 to"),
+        ("ema_decay", 1.0, ValueError, "to 0.999999"),
+        ("schedule", "linear", ValueError, "constant, cosine"),
+        ("encoder_weights", "imagenett", ValueError, "imagenet, auto, None"),
+        ("patch_size", 66, ValueError, "multiple of 4"),
+        ("run", "a/b", ValueError, "letters"),
+        ("run", "..", ValueError, "letters"),
+        ("run", "box", ValueError, "name yours"),
+        ("batch_size", 2.5, TypeError, "int"),
+        ("seed", [1], TypeError, "int"),
+        ("batch_size", True, TypeError, "int"),
+        ("compile", 1, TypeError, "bool"),
+        ("ema_decay", "0.9", TypeError, "float or None"),
+        ("photos_folder", 3, TypeError, "str or PathLike"),
+    ],
 )
-def test_any_value_is_either_accepted_or_refused_by_its_field(field, value):
-    try:
-        accepted = Config(**{field: value})
-    except (TypeError, ValueError) as error:
-        assert str(error).startswith(f"{field}=")
-    else:
-        assert Config(**{field: getattr(accepted, field)}) == accepted
+def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, kind, allowed):
+    for make in (Config.from_profile, cfg.replace):
+        with pytest.raises(kind, match=f"^{field}=.*{allowed}"):
+            make(**{field: value})

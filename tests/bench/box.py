@@ -1,6 +1,6 @@
 """`make box-bench`: how good the model in the box is, as Markdown tables, and a sheet of all of Kodak24.
 
-On the test photos of the profile (`laptop`), as it is and fine-tuned on few; on Kodak24 where KODAK24 names its folder;
+On the test photos of the profile (`laptop`), beside the runs trained in it; on Kodak24 where KODAK24 names its folder;
 by kind of photo where PHOTOS names the folder that the box was trained on (its test split; folders hold the kinds).
 HISTORIC names a folder of old photographs for the sheet; ELSEWHERE one of color photos from elsewhere, at 256 px.
 """
@@ -22,18 +22,14 @@ from tools import train_box
 from torch import Tensor, nn
 
 from helpers import workspace
-from helpers.color import colorfulness, rgb_to_L_ab
+from helpers.color import colorfulness
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.batches import augmentations
-from helpers.data.dataset import PhotoSet
 from helpers.data.photos import center_square, read_rgb, reduced, to_tensor
 from helpers.evaluation import metrics
 from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
 from helpers.runs import Run, load_network, runs
-from helpers.training.losses import color_term
-from helpers.training.trainer import Trainer
 
 KINDS = {
     "scenes": ("intel_scenes", "weather", "landscapes", "travel"),
@@ -44,7 +40,6 @@ KINDS = {
     "flowers": ("flowers",),
 }
 SHARES = (0.5, 0.6, 0.75, 0.9)  # of the truth's colorfulness
-COUNTS = (20, 100, 500, 1200)  # training photos to fine-tune on
 FIRST = (13, 15, 16, 21, 23, 2)  # photos of Kodak24 in the first picture, the last two are failures
 
 
@@ -66,27 +61,11 @@ def on_squares(generator: nn.Module, test: Tensor) -> dict[str, float]:
     return row | {f"gain at {share:.0%}": gain(curve, share) for share in SHARES}
 
 
-def skin(photos: Tensor) -> Tensor:
-    """Return where color and place suggest skin, in the middle of portraits: bool (N, H, W)."""
-    L, ab = rgb_to_L_ab(photos.float() / 255)
-    a, b = (128 * ab).unbind(1)
-    hue, chroma = torch.rad2deg(torch.atan2(b, a)), torch.hypot(a, b)
-    axis = (torch.arange(photos.shape[-1]) + 0.5) / photos.shape[-1] - 0.5
-    middle = (axis[:, None] / 0.3).square() + (axis / 0.22).square() < 1
-    return (hue > 15) & (hue < 85) & (chroma > 8) & (L[:, 0] > -0.3) & middle
-
-
-def skin_color(where: Tensor, photos: Tensor) -> dict[str, float]:
-    """Return hue (degrees) and chroma (CIE units) of the mean color in a mask."""
-    a, b = (128 * rgb_to_L_ab(photos.float() / 255)[1].movedim(1, 0)[:, where].mean(1)).tolist()
-    return {"skin's hue": float(np.degrees(np.arctan2(b, a))), "chroma": float(np.hypot(a, b))}
-
-
-def by_kind(generator: nn.Module, folder: str) -> tuple[dict[str, dict], dict[str, dict]]:
-    """Return scores on each kind of the validation photos that `make box` holds out, and the color of skin."""
+def by_kind(generator: nn.Module, folder: str) -> dict[str, dict]:
+    """Return scores on each kind of the validation photos that `make box` holds out."""
     photos, sources = train_box.pack(Path(folder))
     held_out = train_box.divide(sources)[0]
-    squares, kinds, rows, faces = train_box.squares_of(photos[held_out]), sources[held_out], {}, {}
+    squares, kinds, rows = train_box.squares_of(photos[held_out]), sources[held_out], {}
     known = {name for names in KINDS.values() for name in names}
     for title, names in (KINDS | {"of all sorts": tuple(set(kinds) - known)}).items():
         test = squares[np.isin(kinds, names)]
@@ -97,22 +76,7 @@ def by_kind(generator: nn.Module, folder: str) -> tuple[dict[str, dict], dict[st
         base = metrics.measure_all(gray, test, with_ssim=False)["PSNR"].mean()
         rows[title] = {"photos": len(test), "gray": base, "over gray": ours["PSNR"] - base}
         rows[title]["of truth"] = ours["colorfulness"] / ours["truth"]
-        if title == "people":
-            faces = {name: skin_color(skin(test), shown) for name, shown in (("truth", test), ("box", colored))}
-    return rows, faces
-
-
-def fine_tuned(cfg: Config, photos: PhotoSet, count: int, epoch: int = 1200, epochs: int = 4) -> nn.Module:
-    """Return the box, fine-tuned on `count` training photos for as many steps as `epochs` epochs of `epoch` photos."""
-    manifest = photos.manifest
-    train, rest = manifest[manifest["split"] == "train"].head(count), manifest[manifest["split"] != "train"]
-    part = PhotoSet(photos.folder, pd.concat([train] * max(1, epoch // len(train)) + [rest]), photos.dropped)
-    cfg = cfg.replace(run=f"box, {count} photos", start="box", freeze_norms=True)
-    workspace.seed_everything(cfg.seed)
-    parts = Run("box").load("warmup"), [color_term(cfg)], part, augmentations(cfg)
-    trainer = Trainer(cfg, workspace.make_accelerator(cfg.precision), *parts, epochs=epochs, lr=1e-4, start="box")
-    trainer.fit()
-    return trainer.final_generator().cpu()
+    return rows
 
 
 def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
@@ -170,11 +134,9 @@ def main() -> None:
         print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(at_full_size(elsewhere, ways))}")
     rows = {"mean color": on_squares(mean_color, test), "the box": on_squares(box, test)}
     rows |= {name: on_squares(load_network(path), test) for name, path in trained.items()}
-    rows |= {f"fine-tuned on {count}": on_squares(fine_tuned(cfg, photos, count), test) for count in COUNTS}
     print(f"\n{len(test)} test photos of the profile, {cfg.size} px\n\n{as_markdown(rows)}")
     if os.environ.get("PHOTOS"):
-        for rows in by_kind(box, os.environ["PHOTOS"]):
-            print(f"\nThe test split of the box's own photos\n\n{as_markdown(rows)}" if rows else "")
+        print(f"\nHeld out from the box's own photos\n\n{as_markdown(by_kind(box, os.environ['PHOTOS']))}")
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def train(folder: str, way: str = "ours", phase: str = "warmup", steps: int = 6,
         device = "cuda" if torch.cuda.is_available() else "cpu"
         plain = PlainTraining(cfg, Generator(**cfg.generator()), adversarial, device)
         loader = plain.loader(write_photos(folder, photos, "png") * (steps + UNMEASURED))  # more than enough
-        return timed(plain.step, islice(loader, steps + UNMEASURED), cfg.batch_size)
+        return {"photos/s": timed(plain.step, islice(loader, steps + UNMEASURED), cfg.batch_size)}
     trainer = new_trainer(cfg, Photos(photos), adversarial)
-    return timed(trainer.training_step, islice(endless(trainer.batches), steps + UNMEASURED), cfg.batch_size)
+    batches = islice(endless(trainer.batches), steps + UNMEASURED)
+    return {"photos/s": timed(trainer.training_step, batches, cfg.batch_size)}
 
 
 def infer(folder: str, batch_size: int = 1, size: int = 255, count: int = 32) -> dict[str, float]:

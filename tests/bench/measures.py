@@ -65,23 +65,6 @@ def hint_curve(
     return curve
 
 
-def checkerboard(photos: Tensor) -> float:
-    """Return how much ab alternates from pixel to pixel, in CIE units: x for a pattern of -x, x, -x.
-
-    photos: uint8 (N, 3, H, W). The mean over the half of the pixels whose lightness alternates least. Transposed
-    convolutions cause such a pattern (Odena et al. 2016); compare with the value of true photos.
-    """
-
-    def _alternation(maps):
-        rows, columns = maps.diff(n=2, dim=-2)[..., 1:-1], maps.diff(n=2, dim=-1)[..., 1:-1, :]
-        return ((rows.abs() + columns.abs()) / 8).norm(dim=1)
-
-    L, ab = rgb_to_L_ab(photos.float() / 255)
-    uneven, changes = _alternation(L).flatten(1), _alternation(ab * 128).flatten(1)
-    even = uneven <= uneven.median(dim=1, keepdim=True).values
-    return ((changes * even).sum(1) / even.sum(1)).mean().item()
-
-
 def color_change(colors: Sequence[np.ndarray], gaps: Sequence[int] = (1, 2, 4), bins: int = 64) -> float:
     """Return how much the distribution of colors changes (CDC, Liu et al. 2021, 2110.04562): 0 for none.
 

@@ -22,7 +22,7 @@ def settings(**changes: Any) -> Config:
     return Config(profile="paper", **{"encoder_weights": None, "lpips_weights": None} | changes)
 
 
-def new_trainer(cfg: Config, photos: Any, adversarial: bool, with_lpips: bool = True) -> Trainer:
+def new_trainer(cfg: Config, photos: Any, adversarial: bool, with_lpips: bool = True, epochs: int = 1) -> Trainer:
     """Return the series' trainer for a phase, with new networks."""
     accelerator = workspace.make_accelerator(cfg.precision)
     perceptual = losses.Perceptual(None).to(accelerator.device)
@@ -30,7 +30,7 @@ def new_trainer(cfg: Config, photos: Any, adversarial: bool, with_lpips: bool = 
     terms = [term for term in terms if with_lpips or term.name != perceptual.name]
     parts = Generator(**cfg.generator()), terms, photos, augmentations(cfg), perceptual
     lr = cfg.adversarial_lr if adversarial else cfg.warmup_lr
-    return Trainer(cfg, accelerator, *parts, Discriminator() if adversarial else None, epochs=1, lr=lr)
+    return Trainer(cfg, accelerator, *parts, Discriminator() if adversarial else None, epochs=epochs, lr=lr)
 
 
 def wait() -> None:
@@ -45,7 +45,7 @@ def endless(batches: Iterable) -> Iterator[tuple]:
         yield from ((batch,) for batch in batches)
 
 
-def timed(step: Callable, batches: Iterable[tuple], batch_size: int) -> dict[str, float]:
+def timed(step: Callable, batches: Iterable[tuple], batch_size: int) -> float:
     """Return the photos per second of `step(*batch)` over batches, of which the first are not measured."""
     for i, batch in enumerate(batches):
         step(*batch)
@@ -53,4 +53,4 @@ def timed(step: Callable, batches: Iterable[tuple], batch_size: int) -> dict[str
             wait()
             started = time.perf_counter()
     wait()
-    return {"photos/s": batch_size * (i + 1 - UNMEASURED) / (time.perf_counter() - started)}
+    return batch_size * (i + 1 - UNMEASURED) / (time.perf_counter() - started)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import kornia.augmentation as K
@@ -17,7 +18,7 @@ import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, peak_memory
 from measures import detail
-from tools.train_enlarger import compress
+from tools.train_box import compress
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab
@@ -28,21 +29,20 @@ from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, Run, load_network, runs
 from helpers.training.losses import Perceptual
-from helpers.training.tasks import SuperResolution
 
 SIZES = (1, 4, 16)  # megapixels of the result
+BLUR, NOISE = K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), K.RandomGaussianNoise(std=0.03, p=1.0)
 
 
 def judges() -> dict[str, Callable]:
     """Return perceptual distances of gray photos (1, 3, H, W) in [0, 1], by name."""
     untrained = Perceptual(None)
-    found: dict[str, Callable] = {untrained.name: untrained}
-    try:
-        from stlpips_pytorch import stlpips
-    except ImportError:
-        return found
+    if not find_spec("stlpips_pytorch"):
+        return {untrained.name: untrained}
+    from stlpips_pytorch import stlpips
+
     judge = stlpips.LPIPS(net="alex", variant="shift_tolerant").eval()
-    return found | {"ST-LPIPS": lambda a, b: judge(a * 2 - 1, b * 2 - 1)}
+    return {untrained.name: untrained, "ST-LPIPS": lambda a, b: judge(a * 2 - 1, b * 2 - 1)}
 
 
 def photos_of(run: Run | None) -> tuple[list[Tensor], str]:
@@ -53,35 +53,32 @@ def photos_of(run: Run | None) -> tuple[list[Tensor], str]:
     return list(dataset.originals(dataset.prepare(cfg), cfg.original_size).load("test")), "test photos"
 
 
+def small_of(gray: Tensor) -> Tensor:
+    """Return gray photos (N, 3, H, W) in [0, 1] reduced to a quarter, in 8 bits."""
+    return (bicubic(gray, 1 / 4).clamp(0, 1) * 255).round() / 255
+
+
+def damaged(gray: Tensor) -> Tensor:
+    """Return them blurred, saved as JPEG, reduced, noisy and saved once more, as in notebook 09; always the same."""
+    torch.manual_seed(0)
+    chance = np.random.RandomState(0)
+    small = bicubic(compress(BLUR(gray), chance), 1 / 4)
+    return compress(NOISE(small).clamp(0, 1), chance).expand(-1, 3, -1, -1)
+
+
 @torch.no_grad()
-def score(enlarge: Callable[[Tensor], Tensor], photos: list[Tensor], known: dict[str, Callable]) -> pd.Series:
-    """Return the mean scores of enlargements; `enlarge(L)` returns the large L of a small L (1, 1, h, w)."""
+def score(network: nn.Module, photos: list[Tensor], known: dict[str, Callable], reduce: Callable) -> dict[str, float]:
+    """Return the mean scores of a network's enlargements of photos that `reduce` has made small."""
     rows = []
     for photo in photos:
         truth = gray_rgb(rgb_to_L_ab(photo[None].float() / 255)[0])
-        small = (bicubic(truth, 1 / 4).clamp(0, 1) * 255).round() / 255
-        large = enlarge(rgb_to_L_ab(small)[0]).float().cpu()
+        large = network.eval()(rgb_to_L_ab(reduce(truth))[0]).float()
         ours = (gray_rgb(large) * 255).round() / 255
         row = metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours), "of truth": detail(truth)}
         rows.append(row | {name: judge(ours, truth).item() for name, judge in known.items()})
     table = pd.DataFrame(rows).mean()
     table["detail, % of truth's"] = 100 * table.pop("detail") / table.pop("of truth")
-    return table
-
-
-@torch.no_grad()
-def damaged(network: nn.Module, photos: list[Tensor]) -> pd.Series:
-    """Return the mean PSNR and SSIM on photos damaged as in notebook 09, in the same way for each network."""
-
-    def _jpeg(small):
-        return compress(small, np.random.RandomState(0))
-
-    before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), _jpeg]
-    task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), _jpeg]), []
-    for shape in sorted({tuple(photo.shape) for photo in photos}):
-        alike = torch.stack([photo for photo in photos if tuple(photo.shape) == shape])
-        tables.append(task.measure(task.outputs(network.eval(), alike, "cpu"), alike, None, "cpu"))
-    return pd.concat(tables)[["PSNR", "SSIM"]].mean()
+    return table.to_dict()
 
 
 def cost(path: Path, megapixels: float) -> dict[str, float]:
@@ -113,12 +110,11 @@ def main() -> None:
     photos, name = photos_of(run)
     networks: dict[str, nn.Module] = {"bicubic": SRResNet(1)}
     networks |= {title: load_network(path) for title, path in weights.items()}
-    known = judges()
-    rows = {title: score(network.eval(), photos, known).to_dict() for title, network in networks.items()}
+    rows = {title: score(network, photos, judges(), small_of) for title, network in networks.items()}
     print(f"{machine()}\n\n{len(photos)} {name}, x4, luma Y\n\n{as_markdown(rows)}")
     if run and (repair := Run(f"{run.name} damaged")).file("superres").exists():
         networks["trained on damaged ones"] = repair.load("superres")
-    rows = {title: damaged(network, photos).to_dict() for title, network in networks.items()}
+    rows = {title: score(network, photos, {}, damaged) for title, network in networks.items()}
     print(f"\nthe same photos, damaged\n\n{as_markdown(rows)}\n\ntiles\n")
     path = next(iter(weights.values()))
     print(as_markdown({f"{size} megapixels": cost(path, size) for size in SIZES}))

@@ -48,12 +48,9 @@ def curve_of(shares, values):
     return pd.DataFrame({"of truth": shares, "PSNR": values}, index=pd.Index([0.0, 1.0, 2.0], name="saturation"))
 
 
-def test_values_at_a_share_are_interpolated_and_unknown_beyond():
+def test_one_number_of_a_curve_is_interpolated_at_equal_colorfulness_and_unknown_beyond():
     curve = curve_of([0.0, 0.5, 1.0], [20.0, 23.0, 19.0])
     assert at_share(curve, 0.75) == pytest.approx(21.0) and gain(curve) == pytest.approx(1.0)
     assert np.isnan(at_share(curve, 1.2))
-
-
-def test_over_the_slider_is_the_height_at_equal_colorfulness():
     slider, better = curve_of([0.0, 0.4, 0.8], [20.0, 22.0, 21.0]), curve_of([0.0, 0.6, 1.2], [20.0, 22.5, 20.0])
     assert over_slider(better, slider) == pytest.approx(22.5 - 21.5) and over_slider(slider, slider) == 0

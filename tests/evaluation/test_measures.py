@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from bench.measures import checkerboard, detail, hint_curve, spectrum, spread_colors
-from skimage.color import rgb2lab
+from bench.measures import detail, hint_curve, spectrum, spread_colors
 
 from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
@@ -52,16 +51,3 @@ def test_a_wave_has_its_energy_at_its_frequency():
 
 def test_noise_has_three_quarters_of_its_energy_in_the_outer_half_of_the_rings():
     assert detail(torch.rand(8, 1, 96, 64).expand(-1, 3, -1, -1)) == pytest.approx(0.75, abs=0.03)
-
-
-def test_a_checkerboard_is_seen_and_a_smooth_color_is_not(sample_photos):
-    photos = sample_photos.load("test")
-    truth = checkerboard(photos)
-    lab = rgb2lab(photos.permute(0, 2, 3, 1).numpy() / 255)
-    L, ab = (torch.tensor(part).permute(0, 3, 1, 2).float() for part in (lab[..., :1] / 50 - 1, lab[..., 1:] / 128))
-    board = ((torch.arange(64)[:, None] + torch.arange(64)) % 2 * 2 - 1) * 4 / 128
-    assert checkerboard(metrics.as_photos(L, ab + board)) > 2 * truth
-    even = torch.zeros_like(L)
-    assert checkerboard(metrics.as_photos(even, torch.full_like(ab, 0.1))) < 0.01
-    drawn = checkerboard(metrics.as_photos(even, (0.1 + board).expand_as(ab)))
-    assert drawn == pytest.approx(4 * 2**0.5, rel=0.02)  # 4 in a and 4 in b

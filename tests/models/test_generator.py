@@ -35,7 +35,7 @@ def lightness(*size):
     return torch.rand(1, 1, *size) * 2 - 1
 
 
-@pytest.mark.parametrize("size", [(33, 33), (33, 97), (97, 33), (64, 64), (65, 50), (255, 255), (101, 130)])
+@pytest.mark.parametrize("size", [(33, 33), (33, 97), (97, 33), (64, 64), (101, 130)])
 @torch.no_grad()
 def test_ab_has_the_size_of_L(generator, size):
     assert generator(lightness(*size)).shape == (1, 2, *size)
@@ -57,22 +57,14 @@ def test_padding_repeats_the_edge(generator):
     assert torch.allclose(generator(L), generator(padded)[..., :50, :60], atol=1e-6)
 
 
-def test_every_skip_and_the_bottleneck_reach_the_output(generator):
+@torch.no_grad()
+def test_every_skip_and_the_bottleneck_reach_the_output(generator, monkeypatch):
+    L = lightness(64, 64)
+    features, usual = generator.encoder(L), generator(L)
     for level in range(5):  # each alone
-
-        def only_this_level(module, inputs, features, level=level):
-            return [x.detach().requires_grad_(i == level) for i, x in enumerate(features)]
-
-        hook = generator.encoder.register_forward_hook(only_this_level)
-        seen = []
-        probe = generator.encoder.register_forward_hook(
-            lambda module, inputs, features, seen=seen: seen.extend(features)
-        )
-        generator(lightness(64, 64)).square().sum().backward()
-        hook.remove()
-        probe.remove()
-        assert seen[level].grad.abs().sum() > 0, level
-    generator.zero_grad()
+        changed = [x + (i == level) for i, x in enumerate(features)]
+        monkeypatch.setattr(generator.encoder, "forward", lambda L, changed=changed: changed)
+        assert (generator(L) - usual).abs().max() > 1e-4, level
 
 
 def test_the_report_has_nine_residual_blocks_that_add_to_their_input():
@@ -123,31 +115,24 @@ def test_the_weights_of_the_wheel_recognize_photos(offline):
     assert {281, 282, 285} & set(top.flatten().tolist())  # tabby, tiger cat, Egyptian cat
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [("test_vit", "1/"), ("convnext_atto", "1/"), ("resnet81", "timm"), ("coatnet_nano_cc_224", "one size")],
-)
+@pytest.mark.parametrize(("name", "reason"), [("test_vit", "1/"), ("coatnet_nano_cc_224", "one size")])
 def test_an_encoder_that_cannot_be_used_is_refused_by_name(name, reason):
     with pytest.raises(ValueError, match=f"{name}.*{reason}"):
         Encoder(name, None)
 
 
-@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf_hub:a/b", "local-dir:/tmp", "timm/resnet18"])
+@pytest.mark.parametrize("name", ["resnet81", "hf-hub:timm/resnet18.a1_in1k", "local-dir:/tmp", "timm/resnet18"])
 def test_a_network_from_elsewhere_is_refused_before_anything_is_read(name, monkeypatch):
     monkeypatch.setattr("timm.create_model", lambda *args, **kwargs: pytest.fail("this would read a stranger's file"))
-    for weights in (None, "auto", "imagenet"):
-        with pytest.raises(ValueError, match=name):
-            Encoder(name, weights)
+    with pytest.raises(ValueError, match=f"{name}.*timm"):
+        Encoder(name, "auto")
 
 
-@pytest.mark.parametrize("counted", [True, False], ids=["counted", "as torchvision's file, without counters"])
-@pytest.mark.parametrize("weights", ["imagenet", "auto"])
-def test_torchvisions_file_is_loaded_into_a_resnet(downloads, counted, weights):
-    state = {
-        key: torch.rand_like(value, dtype=torch.float)
-        for key, value in torchvision.models.resnet18().state_dict().items()
-    }
-    state = {key: value for key, value in state.items() if counted or "num_batches" not in key}
+@pytest.mark.parametrize(("weights", "counted"), [("imagenet", False), ("auto", True)])
+def test_torchvisions_file_is_loaded_into_a_resnet(downloads, weights, counted):
+    """Also one without counters of batches, as torchvision's is."""
+    state = {name: torch.rand(value.shape) for name, value in torchvision.models.resnet18().state_dict().items()}
+    state = {name: value for name, value in state.items() if counted or "num_batches" not in name}
     torch.save(state, downloads / FILE)
     loaded = Generator("resnet18", weights, res_blocks=1).encoder.body.state_dict()  # and no initialization comes after
     wanted = [name for name in state if not name.startswith("fc.") and "num_batches" not in name]
@@ -181,22 +166,15 @@ def test_without_a_network_there_is_an_error_or_a_start_from_scratch(offline, na
     assert next(w for w in weights.values() if w.ndim == 4).std().item() == pytest.approx(0.02, rel=0.1)
 
 
-def test_a_frozen_encoder_has_no_gradient_and_keeps_its_statistics():
-    generator = Generator(SMALL, None, res_blocks=1, freeze_encoder=True).train()
+def test_a_frozen_encoder_keeps_its_statistics_and_passes_gradients_on():
+    """Notebook 09's content loss compares its features, to teach the network that made the photo."""
+    generator, L = Generator(SMALL, None, res_blocks=1, freeze_encoder=True).train(), lightness(64, 64).requires_grad_()
     before = {name: value.clone() for name, value in generator.encoder.state_dict().items()}
-    generator(lightness(64, 64)).square().sum().backward()
-    norms = [module for module in generator.encoder.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and not any(norm.training for norm in norms) and generator.decoder.training
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in generator.encoder.parameters())
-    assert generator.bottleneck[0].body[0].weight.grad.abs().sum() > 0
+    generator(L).square().sum().backward()
+    assert not any(isinstance(module, nn.BatchNorm2d) and module.training for module in generator.encoder.modules())
+    assert all(parameter.grad is None for parameter in generator.encoder.parameters()) and L.grad.abs().sum() > 0
+    assert generator.bottleneck[0].body[0].weight.grad.abs().sum() > 0 and generator.decoder.training
     assert all(torch.equal(value, before[name]) for name, value in generator.encoder.state_dict().items())
-
-
-def test_a_frozen_encoder_passes_gradients_on():
-    """The content loss of notebook 09 compares its features, to teach the network that made the photo."""
-    L = lightness(64, 64).requires_grad_()
-    Encoder(SMALL, None, frozen=True)(L)[2].square().sum().backward()
-    assert L.grad.abs().sum() > 0
 
 
 # initial weights
@@ -243,12 +221,6 @@ def hinted():
 
 
 @torch.no_grad()
-def test_hint_layers_start_by_changing_no_feature():
-    generator = Generator(SMALL, None, res_blocks=1, hints=True)
-    assert len(generator.hint_convs) == 5 and not any(conv.weight.any() for conv in generator.hint_convs)
-
-
-@torch.no_grad()
 def test_empty_hints_are_no_hints(hinted):
     L, hints = lightness(50, 64), torch.zeros(1, 3, 50, 64)
     assert torch.allclose(hinted(L, hints), hinted(L), atol=1e-6)
@@ -269,6 +241,7 @@ def test_the_first_gradient_reaches_all_hint_layers():
     hints[..., :32] = 0  # hinted pixels copy their color, so they have no gradient
     generator(lightness(64, 64).expand(2, -1, -1, -1), hints).sum().backward()
     layers = [*generator.hint_convs.parameters(), *generator.hint_attention.parameters()]
+    assert not any(conv.weight.any() for conv in generator.hint_convs)  # at first hints change no feature
     assert all(layer.grad.abs().max() > 0 for layer in layers)
 
 

@@ -13,20 +13,12 @@ from helpers import workspace
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
 LESSONS = [name for name in SERIES if not name.startswith("00")]
-IDS = {"ids": lambda path: path.relative_to(PROJECT).as_posix()}
 WORDS, SOURCES = 10_000, 6  # in all of the series
 
 
 def text_of(notebook):
     """Return the prose of a notebook."""
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
-@pytest.mark.parametrize("path", PATHS, **IDS)
-def test_notebook_is_tidy(path):
-    cells = code_of(nbformat.read(path, as_version=4))
-    assert all(not cell.outputs or "keep_output" in cell.metadata.get("tags", []) for cell in cells)
-    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
 
 
 def bound(source):
@@ -46,10 +38,11 @@ def bound(source):
     return names
 
 
-@pytest.mark.parametrize("path", PATHS, **IDS)
-def test_no_name_means_two_things_in_one_notebook(path):
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_cells_are_short_and_no_name_means_two_things(path):
     """So that any cell can be run again after the last one."""
     cells = code_of(nbformat.read(path, as_version=4))
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
     counts = Counter(name for cell in cells[1:] for name in bound(cell.source))
     assert {name for name, count in counts.items() if count > 1} == set()
 

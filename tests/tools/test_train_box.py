@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 from torch import nn
-from train_box import BEYOND, PHASES, SIZE, Phase, beyond, chances, mean_of, strange
+from train_box import BEYOND, SIZE, Phase, beyond, chances, mean_of
 
 
 def test_every_photo_can_be_drawn_and_favored_sources_more_often():
@@ -35,15 +35,3 @@ def test_beyond_goes_on_in_the_same_direction():
     found = beyond(here, there)
     assert torch.allclose(found.weight, torch.full((2,), 1 + BEYOND)) and there.weight[0] == 2
     assert found.running_var.min() > 0  # the line leads to -0.35
-
-
-def test_strange_images_are_photos_still():
-    images = strange(torch.rand(8, 3, 144, 144))
-    assert images.shape == (4, 3, SIZE, SIZE) and images.min() >= 0 and images.max() <= 1
-
-
-def test_phases_build_on_earlier_ones():
-    known = {""}
-    for name, phase in PHASES.items():
-        assert {phase.start, *(teacher[0] for teacher in phase.teachers + phase.strange)} <= known
-        known |= {name, "beyond"} if name == "general" else {name}
