@@ -52,9 +52,7 @@ class Config:
     encoder_weights: str | None = chosen("imagenet", "auto", None)  # auto: ImageNet's if available; None: from scratch
     freeze_encoder: bool = False
     res_blocks: int = bounded(9, 0, 100)
-    bottleneck: str = chosen("residual", "identity", "attention", "vit")  # the last two: models/attention.py
-    attention_at: int = chosen(0, 4, 8, 16)  # 8: a self-attention in the decoder at 1/8 of the size
-    positions: str = chosen("conv", "learned")  # of bottleneck="vit"
+    bottleneck: str = chosen("residual", "identity")  # identity: nothing between encoder and decoder
 
     # losses
     color_loss: str = chosen("L1", "ab distance")  # of both phases: a and b separately, or their distance as a point
@@ -125,7 +123,7 @@ class Config:
 
     def generator(self) -> dict[str, Any]:
         """Return the arguments of `models.generator.Generator`."""
-        names = ("encoder", "res_blocks", "bottleneck", "attention_at", "positions", "freeze_encoder")
+        names = ("encoder", "res_blocks", "bottleneck", "freeze_encoder")
         return {"weights": self.encoder_weights} | {name: getattr(self, name) for name in names}
 
 

@@ -1,5 +1,6 @@
 """Training runs on disk: a folder for each, and the networks in them."""
 
+import inspect
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from helpers.models.srresnet import SRResNet
 COLORIZERS = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
 ENLARGERS = {"superres": "09_super_resolution", "superres_gan": "09_super_resolution"}
 MADE_BY = COLORIZERS | ENLARGERS
-NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck", "attention_at", "positions")
+NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck")
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
 OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the class name in a weights file
 ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv", "_checkpoint", "_checkpoint.new")
@@ -87,7 +88,8 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
     if "weights" in arguments:
         arguments["weights"] = None  # nothing to download: the file holds all weights
     own = kind in OWN.values()
-    if own:  # limits what a stranger's file can ask for
+    if own:  # limits what a stranger's file can ask for; of an older version's arguments, some are gone
+        arguments = {key: v for key, v in arguments.items() if key in inspect.signature(kind.__init__).parameters}
         limits = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}
         Config(**{limits.get(key, key): v for key, v in arguments.items() if key not in ("weights", "hints")})
     with torch.random.fork_rng():

@@ -21,8 +21,8 @@ from helpers import workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
-from helpers.training.losses import Perceptual  # noqa: E402
 from helpers.models.hinted import common_colors  # noqa: E402
+from helpers.training.losses import Perceptual  # noqa: E402
 
 KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
 

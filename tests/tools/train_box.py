@@ -19,6 +19,7 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
+from helpers.training.tasks import with_hints
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -32,7 +33,6 @@ from helpers.evaluation import metrics
 from helpers.models.generator import Generator
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
-from helpers.training.tasks import with_hints
 
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60

@@ -10,6 +10,7 @@ from copy import deepcopy
 import pytest
 import torch
 from accelerate import Accelerator
+from helpers.training.tasks import HintedColorization, SuperResolution
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,7 +20,6 @@ from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
 from helpers.models.srresnet import SRResNet
 from helpers.training.losses import LossTerm, gan_loss, generator_terms
-from helpers.training.tasks import HintedColorization, SuperResolution
 
 META = torch.device("meta")
 MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)  # of Python's numbers and lists

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
+from helpers.training.tasks import Colorization
 from malicious import MaliciousPickle
 from safetensors.torch import load_file
 from tiny import GAN, L1, assert_same, crash, outcome
@@ -19,7 +20,6 @@ from tiny import GAN, L1, assert_same, crash, outcome
 from helpers import files
 from helpers.training import checkpoint, trainer
 from helpers.training.losses import LossTerm
-from helpers.training.tasks import Colorization
 
 
 class Contrary(Colorization):

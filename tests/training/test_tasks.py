@@ -4,6 +4,7 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
+from helpers.training.tasks import HintedColorization, SuperResolution, common_colors, with_hints
 from tiny import L1, TinyGenerator, TinyPhotos, assert_same, crash, outcome
 from torch import nn
 
@@ -14,7 +15,6 @@ from helpers.models.generator import Generator
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import Run, find_run, runs
 from helpers.training.losses import LossTerm, gan_loss
-from helpers.training.tasks import HintedColorization, SuperResolution, common_colors, with_hints
 
 CPU = torch.device("cpu")
 
