@@ -77,11 +77,12 @@ def test_a_batch_holds_L_and_ab_of_its_photos_as_they_are_augmented(color_photo,
     assert torch.equal(color_photo, before)
 
 
-def test_augmented_values_stay_in_range(cfg):
+def test_augmented_values_stay_in_range_whatever_a_students_transform_does(cfg):
     extremes = torch.randint(0, 2, (16, 3, 32, 32), dtype=torch.uint8) * 255
-    batch = augmented(extremes, cfg)
-    assert batch.rgb.min() >= 0 and batch.rgb.max() <= 1 and batch.rgb.isfinite().all()
-    assert batch.L.abs().max() <= 1 + 1e-5 and batch.ab.abs().max() <= 1 and batch.rgb.shape == extremes.shape
+    (brighter,) = Batches(extremes, 16, augment=[lambda rgb: 2 * rgb - 0.5])
+    for batch in (augmented(extremes, cfg), brighter):
+        assert batch.rgb.min() >= 0 and batch.rgb.max() <= 1 and batch.rgb.isfinite().all()
+        assert batch.L.abs().max() <= 1 + 1e-5 and batch.ab.abs().max() <= 1 and batch.rgb.shape == extremes.shape
 
 
 @pytest.mark.parametrize("number", range(4))
