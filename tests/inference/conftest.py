@@ -6,7 +6,7 @@ from browsing import CHROMIUM, PAINTS, QUIET
 from skimage.data import coffee
 
 from helpers.models.generator import Generator
-from helpers.training.tasks import common_colors
+from helpers.models.hinted import common_colors
 
 
 @pytest.fixture(scope="module")
