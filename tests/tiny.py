@@ -125,7 +125,7 @@ def tiny_trainer(
     batches = Batches(photos.load("train"), cfg.batch_size, accelerator.device, [scope["noisy"]] * augment, **share)
     workspace.seed_everything(rank)
     parts = accelerator, photos, batches, scope[phase], validate or scope["validate"], dict(zip(chosen, pairs))
-    return Trainer(phase, cfg, *parts, **{"epochs": 2, "keep": cfg.keep} | options)
+    return Trainer(phase, cfg, *parts, **{"epochs": 2, "keep": cfg.keep if adversarial else "last"} | options)
 
 
 class CrashError(BaseException):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, peak_memory
+from helpers.training.tasks import SuperResolution
 from measures import detail
 from tools.train_enlarger import compress
 from torch import Tensor, nn
@@ -28,7 +29,6 @@ from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, Run, load_network, runs
 from helpers.training.losses import Perceptual
-from helpers.training.tasks import SuperResolution
 
 SIZES = (1, 4, 16)  # megapixels of the result
 

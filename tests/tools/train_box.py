@@ -17,6 +17,7 @@ import cv2
 import kornia.augmentation as K
 import numpy as np
 import torch
+from helpers.training.tasks import Colorization, HintedColorization, with_hints
 from tools.paste import paste
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -29,7 +30,6 @@ from helpers.evaluation import metrics
 from helpers.models.generator import Generator
 from helpers.runs import BOX, save_network
 from helpers.training.losses import ab_distance
-from helpers.training.tasks import Colorization, HintedColorization, with_hints
 
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60

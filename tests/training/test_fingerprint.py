@@ -178,7 +178,9 @@ HARMLESS = {
     "a comment": {"edits": [("ab = generator(batch.L)", "# colors\n        ab = generator(batch.L)  # (N, 2, H, W)")]},
     "a docstring": {"edits": [("Both losses.", "First the discriminator.")]},
     "a local variable's name": {"edits": [("d_norm", "length")]},
-    "a name of a function's own argument": {"edits": [("def l1(ab, truth)", "def l1(ab, true)"), ("- truth)", "- true)")]},
+    "a name of a function's own argument": {
+        "edits": [("def l1(ab, truth)", "def l1(ab, true)"), ("- truth)", "- true)")]
+    },
 }
 
 

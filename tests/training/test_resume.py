@@ -66,7 +66,13 @@ def broken(make, undisturbed):
 
 @pytest.mark.parametrize(
     ("name", "batches", "crashes"),
-    [("warmup", 1, 7), ("adversarial", 1, 7), ("adversarial", 3, 2), ("early stopping", 2, 5), ("early stopping", 3, 5)],
+    [
+        ("warmup", 1, 7),
+        ("adversarial", 1, 7),
+        ("adversarial", 3, 2),
+        ("early stopping", 2, 5),
+        ("early stopping", 3, 5),
+    ],
 )
 def test_after_a_crash_every_few_batches_the_result_is_the_same_bit_for_bit(make, undisturbed, name, batches, crashes):
     whole, count = undisturbed(name), 0

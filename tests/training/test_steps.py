@@ -26,14 +26,14 @@ def plain_descend(loss, network, optimizer, clip_norm):
     return norm
 
 
-def plain_losses(cfg, batches, generator, discriminator, g_optimizer, d_optimizer, perceptual):
+def plain_step(cfg, batches, generator, discriminator, g_optimizer, d_optimizer, perceptual):
     """One adversarial step as in the paper, with the losses written out."""
     for batch in batches:
         ab = generator(batch.L)
         true, false = F.softplus(-discriminator(batch.L, batch.ab)), F.softplus(discriminator(batch.L, ab.detach()))
         plain_descend(0.5 * true.mean() + 0.5 * false.mean(), discriminator, d_optimizer, cfg.clip_norm)
     gan, color = F.softplus(-discriminator(batch.L, ab)).mean(), F.l1_loss(ab, batch.ab)
-    lpips = perceptual.model(L_ab_to_rgb(batch.L, ab), batch.rgb, normalize=True).mean() if cfg.lambda_perc else 0
+    lpips = perceptual(L_ab_to_rgb(batch.L, ab), batch.rgb).mean() if cfg.lambda_perc else 0
     total = gan + cfg.lambda_l1 * color + cfg.lambda_perc * lpips
     plain_descend(total, generator, g_optimizer, cfg.clip_norm)
     return total
@@ -54,11 +54,12 @@ def test_the_steps_do_what_a_plain_loop_does(cfg, accelerator, perceptual, n_cri
         norm, log = plain_descend(loss, mine[0], adams[0], clip_norm), warmup(batch)
         assert log["L1"].item() == pytest.approx(loss.item()) and log["G gradient"].item() == pytest.approx(norm.item())
     for i in range(0, 4, n_critic):
-        total = plain_losses(cfg, batches[i : i + n_critic], *mine, *adams, perceptual)
-        assert adversarial(*batches[i : i + n_critic])["G total"].item() == pytest.approx(total.item())
-    for (ours, _), plain, start in zip(learners, mine, (TinyGenerator(), TinyDiscriminator()), strict=True):
-        torch.testing.assert_close(dict(ours.state_dict()), dict(plain.state_dict()), atol=1e-4, rtol=1e-4)
-        assert ours.state_dict().keys() == start.state_dict().keys()
+        total = plain_step(cfg, batches[i : i + n_critic], *mine, *adams, perceptual)
+        assert adversarial(*batches[i : i + n_critic])["G total"].item() == pytest.approx(total.item(), rel=1e-3)
+    for (ours, _), plain in zip(learners, mine, strict=True):
+        torch.testing.assert_close(
+            dict(ours.state_dict()), dict(plain.state_dict()), atol=2e-3, rtol=1e-3
+        )  # of steps of 1e-2
 
 
 def test_each_loss_reaches_one_network_and_predicts_once(cfg, accelerator, perceptual):
