@@ -19,7 +19,6 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
-from helpers.training.tasks import with_hints
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
@@ -31,6 +30,7 @@ from helpers.data.hint_squares import draw_squares, hints_of
 from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
 from helpers.evaluation import metrics
 from helpers.models.generator import Generator
+from helpers.models.hinted import with_hints
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
 
