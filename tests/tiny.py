@@ -124,7 +124,8 @@ def tiny_trainer(
     scope = cell(source, **scope)
     batches = Batches(photos.load("train"), cfg.batch_size, accelerator.device, [scope["noisy"]] * augment, **share)
     workspace.seed_everything(rank)
-    parts = accelerator, photos, batches, scope[phase], validate or scope["validate"], dict(zip(chosen, pairs))
+    named = dict(zip(chosen, pairs, strict=True))
+    parts = accelerator, photos, batches, scope[phase], validate or scope["validate"], named
     return Trainer(phase, cfg, *parts, **{"epochs": 2, "keep": cfg.keep if adversarial else "last"} | options)
 
 

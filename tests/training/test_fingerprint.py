@@ -135,7 +135,7 @@ def other_photos():
 
 def of_a_cell(factor):
     """A network whose class a cell defines, with a class attribute that it does not print."""
-    source = f"class Mine(Base):\n    factor = {factor}\n    def forward(self, L):\n        return self.factor * super().forward(L)"
+    source = f"class Mine(Base):\n    factor = {factor}\n    def color(self, L):\n        return self.factor * self(L)"
     return cell(source, Base=TinyGenerator)["Mine"]()
 
 

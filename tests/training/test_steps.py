@@ -13,7 +13,7 @@ from helpers.data.batches import Batch, Batches
 from helpers.training.steps import learner, make_adversarial_step, make_warmup_step
 from helpers.training.trainer import descend, frozen
 
-LR = 0.01
+LR = 0.01  # an element moves by so much a step
 
 
 def plain_descend(loss, network, optimizer, clip_norm):
