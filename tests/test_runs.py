@@ -86,7 +86,7 @@ def same(one, other):
 
 
 NETWORKS = [generator, lambda: generator(encoder="resnetblur18", res_blocks=0), lambda: SRResNet(1, 8)]
-NETWORKS += [lambda: generator(bottleneck="vit"), lambda: generator(bottleneck="attention", hints=True)]
+NETWORKS += [lambda: generator(bottleneck="identity", hints=True)]
 
 
 @pytest.mark.parametrize("make", NETWORKS)

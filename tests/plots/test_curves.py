@@ -1,5 +1,7 @@
 """Curves of training: which columns are drawn where, one figure that updates, runs and frontiers side by side."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -80,7 +82,8 @@ def test_a_live_figure_updates_in_its_place_and_shows_the_progress(monkeypatch, 
     for epoch in range(1, 18):
         live.film.append((epoch, truth))
     for epochs in (18, 19):
-        live.update(steps("L1", epochs=epochs, count=1), history(epochs), truth)
+        tables = {"steps": steps("L1", epochs=epochs, count=1), "history": history(epochs)}
+        live.update(SimpleNamespace(**tables, validated=truth, finished=epochs == 19))
     assert [how for how, _ in shown] == ["new", "update"]
     live.progress("19")
     rows = [axis.get_ylabel() for axis in figures[-1].axes if axis.get_ylabel()]

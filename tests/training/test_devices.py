@@ -91,7 +91,7 @@ def test_the_spy_sees_a_copy(make):
 def test_an_epoch_copies_its_order_and_nothing_else(make, perceptual, cfg, monkeypatch, adversarial):
     monkeypatch.setattr(Accelerator, "device", META)  # which autocast does not know
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    generator = Generator("test_efficientnet", None, res_blocks=1, bottleneck="attention", attention_at=8)
+    generator = Generator("test_efficientnet", None, res_blocks=1)
     networks = [generator, Discriminator()][: 1 + adversarial]
     trainer = make(adversarial, networks=networks, optimizer=torch.optim.SGD, augment=False)  # no fused Adam on meta
     pairs, judge, steps = [*trainer.networks.values()], deepcopy(perceptual).to(META), []

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import rgb2lab
 from tiny import TinyGenerator
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -159,10 +159,8 @@ def test_an_epoch_ends_with_its_validation_as_a_user_gets_the_photos(make, sampl
     trainer = make(adversarial=False, photos=sample_photos, epochs=1, changes=CONSTANT)
     row = trainer.fit().iloc[0]
     (batch,) = Batches(sample_photos.load("validation"), 100)
-    with torch.no_grad():
-        lab = torch.cat([(batch.L + 1) * 50, trainer.generator.eval()(batch.L) * 128], 1).permute(0, 2, 3, 1)
-    as_file = (lab2rgb(lab.numpy()) * 255).round() / 255  # 8 bits, in gamut
-    by_hand = np.abs(rgb2lab(as_file)[..., 1:] / 128 - batch.ab.permute(0, 2, 3, 1).numpy()).mean()
+    as_file = rgb2lab(trainer.validated.permute(0, 2, 3, 1).numpy())  # 8 bits, in gamut
+    by_hand = np.abs(as_file[..., 1:] / 128 - batch.ab.permute(0, 2, 3, 1).numpy()).mean()
     assert row["val L1"] == pytest.approx(by_hand, abs=1e-3)
     assert torch.equal(
         trainer.validated, metrics.colorize_all(trainer.final_generator(), sample_photos.load("validation"))
