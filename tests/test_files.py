@@ -17,9 +17,12 @@ from helpers.files import locked, write_atomically
 
 
 @pytest.mark.parametrize("name", ["weights", "ü" * 125 + ".txt"], ids=["short", "as long as names can be"])
-def test_a_file_is_written_and_nothing_beside_it(tmp_path, name):
+def test_a_file_is_written_to_the_disk_and_nothing_beside_it(tmp_path, name, monkeypatch):
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((tmp_path / name).exists()) or fsync(file))
     write_atomically(tmp_path / name, lambda temporary: temporary.write_text("whole"))
     assert (tmp_path / name).read_text() == "whole" and list(tmp_path.iterdir()) == [tmp_path / name]
+    assert synced == [False]  # on the disk before it has its name
 
 
 def half(temporary):
