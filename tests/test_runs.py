@@ -12,14 +12,13 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from malicious import MaliciousPickle
 from safetensors.torch import save_file
-from tiny import L1, TinyGenerator, TinyPhotos
+from tiny import TinyGenerator, tiny_trainer
 from torch import nn
 
 from helpers import runs as runs_module
 from helpers.models.generator import Generator
 from helpers.models.srresnet import SRResNet
 from helpers.runs import BOX, Run, comparable_runs, find_run, load_network, runs, save_network, warmup_of
-from helpers.training.trainer import Trainer
 
 SMALL = {"encoder": "test_efficientnet", "weights": None, "res_blocks": 1}
 
@@ -191,7 +190,7 @@ class Tied(nn.Module):
 
 def trained(cfg, accelerator, network, run="own"):
     changed = cfg.replace(run=run, ema_decay=None, batch_size=4)
-    trainer = Trainer(changed, accelerator, network, [L1], TinyPhotos(), [], epochs=1, lr=1e-3)
+    trainer = tiny_trainer(changed, accelerator, adversarial=False, networks=[network], epochs=1)
     trainer.fit()
     return trainer
 
@@ -271,7 +270,7 @@ def test_beginning_again_archives_the_phase_and_loses_nothing(saved, cfg, sample
         run.begin("adversarial", cfg, sample_photos)
         assert run.table("adversarial").empty and run.phases() == ["warmup"]
         run.file("adversarial").write_text(str(attempt))
-        run.file("adversarial", "_checkpoint.new").mkdir()  # a kill may have left it
+        run.file("adversarial", "_checkpoint.new").touch()  # a kill may have left it
         run.log("adversarial", pd.DataFrame({"epoch": [attempt]}), pd.DataFrame({"epoch": [attempt]}))
     assert {path.read_text() for path in run.path.rglob("adversarial.safetensors")} == {"0", "1", "2"}
     assert len([*run.path.rglob("*_history.csv")]) == len([*run.path.rglob("*_checkpoint.new")]) == 3
@@ -355,6 +354,8 @@ def test_runs_are_compared_if_they_have_not_seen_the_test_photos_and_can_be_load
     saved()
     saved("cheat", photos=swapped)
     saved("heir", "adversarial", start="cheat")  # its warmup has seen them
+    saved("grandchild", start="heir")
+    saved("great-grandchild", "hints", start="grandchild")
     saved("other", data_source="folder", photos_folder="/old")
     saved("own", network=TinyGenerator())
     assert [run.name for run in comparable_runs(cfg, sample_photos)] == ["mine"]
@@ -362,6 +363,8 @@ def test_runs_are_compared_if_they_have_not_seen_the_test_photos_and_can_be_load
     for name, reason in {
         "cheat": "test photos",
         "heir": "test photos",
+        "grandchild": "test photos",
+        "great-grandchild": "test photos",
         "other": "folder",
         "own": "TinyGenerator",
     }.items():

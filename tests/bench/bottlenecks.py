@@ -13,6 +13,7 @@ import time
 import pandas as pd
 import torch
 from common import as_markdown, peak_memory
+from ours import new_trainer
 from studies import circumstances, measured, parse, results, run_all, summary, write
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -22,12 +23,9 @@ from helpers import workspace
 from helpers.color import ab_of
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.batches import augmentations
 from helpers.evaluation import metrics
 from helpers.models.blocks import count_parameters
 from helpers.models.generator import Generator
-from helpers.training.losses import color_term
-from helpers.training.trainer import Trainer
 
 STUDY, RESIDUAL = "bottlenecks", "residual"
 KINDS = {
@@ -62,9 +60,7 @@ def train(name: str, seed: int, epochs: int) -> None:
     photos = dataset.prepare(Config.from_profile())  # the same photos for all seeds
     cfg = Config.from_profile(seed=seed, run=f"{STUDY} {name} {seed}", val_photos=32, **KINDS[name])
     workspace.seed_everything(seed)
-    accelerator, generator, began = workspace.make_accelerator(cfg.precision), Generator(**cfg.generator()), time.time()
-    parts = generator, [color_term(cfg)], photos, augmentations(cfg)
-    trainer = Trainer(cfg, accelerator, *parts, epochs=epochs, lr=cfg.warmup_lr, rise=cfg.warmup_rise)
+    trainer, began = new_trainer(cfg, photos, False, epochs=epochs, lr_warmup_steps=cfg.lr_warmup_steps), time.time()
     trainer.fit()
     trained, validation = trainer.final_generator(), photos.load("validation")
     row, curve = measured(trained, validation)

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, paths_in
+from ours import new_trainer
 from PIL import Image, ImageDraw, ImageFont
 from tools import train_box
 from torch import Tensor, nn
@@ -25,15 +26,12 @@ from helpers import workspace
 from helpers.color import colorfulness, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.batches import augmentations
 from helpers.data.dataset import PhotoSet
 from helpers.data.photos import center_square, read_rgb, reduced, to_tensor
 from helpers.evaluation import metrics
 from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
 from helpers.runs import Run, load_network, runs
-from helpers.training.losses import color_term
-from helpers.training.trainer import Trainer
 
 KINDS = {
     "scenes": ("intel_scenes", "weather", "landscapes", "travel"),
@@ -107,10 +105,9 @@ def fine_tuned(cfg: Config, photos: PhotoSet, count: int, epoch: int = 1200, epo
     manifest = photos.manifest
     train, rest = manifest[manifest["split"] == "train"].head(count), manifest[manifest["split"] != "train"]
     part = PhotoSet(photos.folder, pd.concat([train] * max(1, epoch // len(train)) + [rest]), photos.dropped)
-    cfg = cfg.replace(run=f"box, {count} photos", start="box", freeze_norms=True)
+    cfg = cfg.replace(run=f"box, {count} photos", start="box", freeze_norms=True, warmup_lr=1e-4)
     workspace.seed_everything(cfg.seed)
-    parts = Run("box").load("warmup"), [color_term(cfg)], part, augmentations(cfg)
-    trainer = Trainer(cfg, workspace.make_accelerator(cfg.precision), *parts, epochs=epochs, lr=1e-4, start="box")
+    trainer = new_trainer(cfg, part, False, generator=Run("box").load("warmup"), epochs=epochs, start="box")
     trainer.fit()
     return trainer.final_generator().cpu()
 

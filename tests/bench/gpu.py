@@ -28,10 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from helpers import workspace
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.batches import augmentations
-from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
-from helpers.training import losses
 from helpers.training.trainer import Trainer
 
 PHASES = ("warmup", "adversarial")
@@ -61,13 +58,13 @@ def waits(trainer: Trainer) -> list[str]:
     """Return the places (file:line) where a step, or making its batch, waits for the GPU; empty on a CPU."""
     batches = endless(trainer.batches)
     for batch in islice(batches, WARM):
-        trainer.training_step(*batch)
+        trainer.step(*batch)
     wait()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("warn")
-        trainer.training_step(*next(batches))
+        trainer.step(*next(batches))
         if torch.cuda.is_available():
             torch.cuda.set_sync_debug_mode("default")
     project = f"{workspace.PROJECT}/"
@@ -83,13 +80,13 @@ def profiled(trainer: Trainer, steps: int) -> dict[str, float]:
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     batches = endless(trainer.batches)
     for batch in islice(batches, WARM):
-        trainer.training_step(*batch)
+        trainer.step(*batch)
     wait()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with profile(activities=activities) as watched:
         for batch in islice(batches, steps):
-            trainer.training_step(*batch)
+            trainer.step(*batch)
         wait()
     launches = sum("LaunchKernel" in event.name for event in watched.events())
     kernels = [event for event in watched.events() if event.device_type == torch.autograd.DeviceType.CUDA]
@@ -115,7 +112,7 @@ def step_times(cfg: Config, photos: Any, steps: int, **options: bool) -> dict[st
     times = {}
     for phase in PHASES if options.get("with_lpips", True) else PHASES[1:]:
         trainer = new_trainer(cfg, photos, phase == "adversarial", **options)
-        times[phase] = milliseconds(trainer.training_step, endless(trainer.batches), steps)
+        times[phase] = milliseconds(trainer.step, endless(trainer.batches), steps)
     return times
 
 
@@ -139,24 +136,18 @@ def checkpoint(trainer: Trainer) -> dict[str, float]:
     trainer.save()
     wait()
     seconds = time.perf_counter() - started
-    size = sum(file.stat().st_size for file in trainer.folder.glob("*"))
+    size = trainer.file.stat().st_size
     return {"s a checkpoint": seconds, "GB a checkpoint": size / 1e9}
 
 
 def first_epochs(cfg: Config, photos: Any, counts: tuple[int, int]) -> dict[str, dict[str, float]]:
     """Train the first epochs of both phases of a profile; return a row per phase: seconds and validation metrics."""
-    accelerator, rows = workspace.make_accelerator(cfg.precision), {}
-    perceptual = losses.Perceptual(None).to(accelerator.device)
     workspace.seed_everything(cfg.seed)
-    generator = Generator(**cfg.generator())
+    generator, rows = Generator(**cfg.generator()), {}
     for phase, epochs in zip(PHASES, counts, strict=True):
-        terms = [losses.color_term(cfg)] if phase == "warmup" else losses.generator_terms(cfg, perceptual)
-        discriminator, lr = (None, cfg.warmup_lr) if phase == "warmup" else (Discriminator(), cfg.adversarial_lr)
-        parts = generator, terms, photos, augmentations(cfg), perceptual, discriminator
         saved = []  # after each epoch
-        history = Trainer(cfg, accelerator, *parts, epochs=epochs, lr=lr).fit(
-            show=lambda trainer, saved=saved: saved.append(checkpoint(trainer))
-        )
+        trainer = new_trainer(cfg, photos, phase == "adversarial", generator=generator, epochs=epochs)
+        history = trainer.fit(show=lambda trainer, saved=saved: saved.append(checkpoint(trainer)))
         rows[phase] = {"epochs": epochs, "s an epoch": history["seconds"].iloc[1:].median()}  # the first one is slower
         rows[phase] |= history.iloc[-1][["val L1", "val PSNR"]].to_dict() | saved[0]  # the last one is smaller
     return rows

@@ -40,7 +40,7 @@ def train(folder: str, way: str = "ours", phase: str = "warmup", steps: int = 6,
         loader = plain.loader(write_photos(folder, photos, "png") * (steps + UNMEASURED))  # more than enough
         return timed(plain.step, islice(loader, steps + UNMEASURED), cfg.batch_size)
     trainer = new_trainer(cfg, Photos(photos), adversarial)
-    return timed(trainer.training_step, islice(endless(trainer.batches), steps + UNMEASURED), cfg.batch_size)
+    return timed(trainer.step, islice(endless(trainer.batches), steps + UNMEASURED), cfg.batch_size)
 
 
 def infer(folder: str, batch_size: int = 1, size: int = 255, count: int = 32) -> dict[str, float]:

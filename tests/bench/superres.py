@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import kornia.augmentation as K
@@ -16,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, peak_memory
-from helpers.training.tasks import SuperResolution
 from measures import detail
 from tools.train_enlarger import compress
 from torch import Tensor, nn
@@ -77,11 +77,17 @@ def damaged(network: nn.Module, photos: list[Tensor]) -> pd.Series:
         return compress(small, np.random.RandomState(0))
 
     before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), _jpeg]
-    task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), _jpeg]), []
-    for shape in sorted({tuple(photo.shape) for photo in photos}):
-        alike = torch.stack([photo for photo in photos if tuple(photo.shape) == shape])
-        tables.append(task.measure(task.outputs(network.eval(), alike, "cpu"), alike, None, "cpu"))
-    return pd.concat(tables)[["PSNR", "SSIM"]].mean()
+    after, tables = [K.RandomGaussianNoise(std=0.03, p=1.0), _jpeg], []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for photo in photos:
+            L = rgb_to_L_ab(photo[None].float() / 255)[0]
+            gray = (L + 1) / 2
+            for transform in (*before, partial(bicubic, scale=1 / 4), *after):
+                gray = transform(gray)
+            large = (gray_rgb(network.eval()(gray.clamp(0, 1) * 2 - 1)) * 255).round() / 255
+            tables.append(metrics.quality(large, gray_rgb(L)))
+    return pd.concat(tables).mean()
 
 
 def cost(path: Path, megapixels: float) -> dict[str, float]:

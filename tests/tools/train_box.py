@@ -10,14 +10,13 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import kornia.augmentation as K
 import numpy as np
 import torch
-from helpers.training.tasks import Colorization, HintedColorization, with_hints
 from tools.paste import paste
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -25,9 +24,12 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.config import Config
+from helpers.data.batches import lab_batch
+from helpers.data.hint_squares import draw_squares, hints_of
 from helpers.data.photos import center_square, list_photos, read_rgb
 from helpers.evaluation import metrics
 from helpers.models.generator import Generator
+from helpers.models.hinted import with_hints
 from helpers.runs import BOX, save_network
 from helpers.training.losses import ab_distance
 
@@ -198,9 +200,7 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
     phase, accelerator = PHASES[name], workspace.make_accelerator()
     usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
-    transforms, task = [K.RandomHorizontalFlip(p=0.5), crop], Colorization()
-    if name == "hints":
-        transforms, task = [*transforms, *[paste] * 4], HintedColorization()
+    transforms = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
     generator = generator.to(memory_format=torch.channels_last).train()
 
     def _loss():
@@ -209,17 +209,18 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
             rgb = transform(rgb)
         if phase.strange:
             rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
-        batch = task.batch(rgb.clamp(0, 1))
+        batch = lab_batch(rgb.clamp(0, 1))
+        hints = [hints_of(batch.ab, [draw_squares(SIZE, SIZE) for _ in rgb])] if name == "hints" else []
         with accelerator.autocast():
-            prediction = task.prediction(batch, generator(*task.inputs(batch)))
+            ab = generator(batch.L, *hints)
         if not phase.teachers:
-            return ab_distance(prediction)
+            return ab_distance(ab, batch.ab)
         with accelerator.autocast():
             taught = mean_of(networks, phase.teachers, batch.L[:usual])
             if phase.strange:  # on these images nothing else is right
-                prediction.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
-                taught = torch.cat([taught, prediction.ab[usual:]])
-        return ab_distance(prediction).lerp(ab_distance(replace(prediction, ab=taught)), phase.taught)
+                batch.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
+                taught = torch.cat([taught, batch.ab[usual:]])
+        return ab_distance(ab, batch.ab).lerp(ab_distance(ab, taught), phase.taught)
 
     return fit(name, generator, _loss)
 
@@ -233,7 +234,7 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
             norm.momentum = None
     with workspace.make_accelerator().autocast():
         for _ in range(12):
-            generator(Colorization().batch(squares_of(draw(32)).float() / 255).L)
+            generator(lab_batch(squares_of(draw(32)).float() / 255).L)
     return generator.eval()
 
 
