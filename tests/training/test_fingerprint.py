@@ -136,11 +136,11 @@ CHANGES = {
     "generator's optimizer": {"optimizer": torch.optim.SGD},
     "generator's betas.0: 0.5 then, 0.9 now": {"optimizer": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.999), fused=True)},
     "generator's weight_decay": {"optimizer": lambda p, lr: torch.optim.Adam(p, lr, (0.5, 0.999), weight_decay=0.1)},
-    "generator": {"networks": [nn.Sequential(*TinyGenerator(), nn.Identity())]},
-    "generator ": {"networks": [FROZEN]},
+    "generator.1": {"networks": [nn.Sequential(*TinyGenerator(), nn.Identity())]},
+    "generator.0": {"networks": [FROZEN]},
     "generator's class.factor: 1.0 then, 0.5 now": {"networks": [of_a_cell(0.5)]},
-    "discriminator": {"networks": [None, nn.Sequential(TinyDiscriminator())]},
-    "photo size": {"photos": TinyPhotos(32)},
+    "discriminator.1": {"networks": [None, nn.Sequential(TinyDiscriminator())]},
+    "photo size.0: 48 then, 32 now": {"photos": TinyPhotos(32)},
     "photos": {"photos": PHOTOS},
 }
 ELSEWHERE = ("show_folder", "/photos"), ("checkpoint_minutes", 1.0), ("memory_gb", 0.0), ("warmup_epochs", 7)
@@ -169,7 +169,7 @@ def finished(make):
 def test_every_change_is_refused_by_its_name_and_nothing_is_lost(finished):
     missed = []
     for name, options in CHANGES.items():
-        trainer, field = finished(**options), name.strip() + ": " * (": " not in name)
+        trainer, field = finished(**options), name + ": " * (": " not in name)
         before = trainer.run.file("adversarial").read_bytes()
         with pytest.raises(ValueError, match="restart=True") as caught:
             trainer.fit()
