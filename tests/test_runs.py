@@ -211,7 +211,7 @@ def test_beginning_again_archives_the_phase_and_loses_nothing(saved, cfg, sample
         run.begin("adversarial", cfg, sample_photos)
         assert run.table("adversarial").empty and run.phases() == ["warmup"]
         run.file("adversarial").write_text(str(attempt))
-        run.file("adversarial", "_checkpoint.new").mkdir()  # a kill may have left it
+        run.file("adversarial", "_checkpoint.new").touch()  # a kill may have left it
         run.log("adversarial", pd.DataFrame({"epoch": [attempt]}), pd.DataFrame({"epoch": [attempt]}))
     assert {path.read_text() for path in run.path.rglob("adversarial.safetensors")} == {"0", "1", "2"}
     assert len([*run.path.rglob("*_history.csv")]) == len([*run.path.rglob("*_checkpoint.new")]) == 3
@@ -291,6 +291,8 @@ def test_runs_are_compared_if_they_have_not_seen_the_test_photos_and_can_be_load
     saved()
     saved("cheat", photos=swapped)
     saved("heir", "adversarial", start="cheat")  # its warmup has seen them
+    saved("grandchild", start="heir")
+    saved("great-grandchild", "hints", start="grandchild")
     saved("other", data_source="folder", photos_folder="/old")
     saved("own", network=Plain())
     assert [run.name for run in comparable_runs(cfg, sample_photos)] == ["mine"]

@@ -1,8 +1,5 @@
 """Trainings small enough for tests: the smallest networks, cells as in a notebook, and a machine that disappears."""
 
-import itertools
-import linecache
-
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -15,28 +12,22 @@ from helpers.data.batches import Batches
 from helpers.evaluation import metrics
 from helpers.training.trainer import Trainer, descend, frozen
 
-CELL = '''
-def noisy(rgb):
-    return rgb + strength * torch.rand(len(rgb), 1, 1, 1)
-
+CELL = """
+noisy = lambda rgb: rgb + strength * torch.rand(len(rgb), 1, 1, 1)
 def l1(ab, truth):
     return (ab - truth).abs().mean()
-
 def bce(logits, target):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
-
 def validate(network):
     colored = metrics.colorize_all(network, validation)
     return colored, metrics.measure_all(colored, validation, with_ssim=False)
-
 def warmup(*batches):
     for batch in batches:
         loss = weight * l1(generator(batch.L), batch.ab)
         norm = descend(loss, generator, g_optimizer, cfg.clip_norm)
     return {"L1": loss, "G gradient": norm}
-
 def adversarial(*batches):
-    """Both losses."""
+    'Both losses.'
     for batch in batches:
         ab = generator(batch.L)
         d_loss = (bce(discriminator(batch.L, batch.ab), 1.0) + bce(discriminator(batch.L, ab.detach()), 0.0)) / 2
@@ -46,8 +37,7 @@ def adversarial(*batches):
         loss = gan + weight * color
         norm = descend(loss, generator, g_optimizer, cfg.clip_norm)
     return {"G total": loss, "GAN": gan, "L1": color, "G gradient": norm, "D loss": d_loss, "D gradient": d_norm}
-'''
-CELLS = itertools.count()
+"""
 
 
 class TinyGenerator(nn.Sequential):
@@ -86,11 +76,9 @@ class TinyPhotos:
 
 
 def cell(source, **names):
-    """Run a notebook's cell, whose source can be looked up as in Jupyter; return all names that it knows then."""
-    name = f"<cell {next(CELLS)}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    """Run a cell as a notebook does; return all names that it knows then."""
     scope = {"__name__": "__main__", "torch": torch, "F": F} | names
-    exec(compile(source, name, "exec"), scope)
+    exec(source, scope)
     return scope
 
 
@@ -109,14 +97,15 @@ def tiny_trainer(
     """
     workspace.seed_everything(0)
     phase, photos, rank = "adversarial" if adversarial else "warmup", photos or TinyPhotos(), accelerator.process_index
-    chosen = dict(itertools.zip_longest(("generator", "discriminator")[: 1 + adversarial], networks))
-    made = [each or kind() for each, kind in zip(chosen.values(), (TinyGenerator, TinyDiscriminator), strict=False)]
-    pairs = [accelerator.prepare(each, optimizer(each.parameters(), lr)) for each, lr in zip(made, rates, strict=False)]
     share = {"rank": rank, "world_size": accelerator.num_processes, "seed": cfg.seed}
-    scope = {"cfg": cfg, "descend": descend, "frozen": frozen, "metrics": metrics, "weight": 50.0, "strength": 0.1}
-    scope |= {"generator": pairs[0][0], "g_optimizer": pairs[0][1]}
-    scope |= {"discriminator": pairs[1][0], "d_optimizer": pairs[1][1]} if adversarial else {}
-    scope |= {"validation": photos.load("validation")[rank :: accelerator.num_processes]} | (names or {})
+    scope, named = {"cfg": cfg, "descend": descend, "frozen": frozen, "metrics": metrics}, {}
+    kinds = {"generator": TinyGenerator} | ({"discriminator": TinyDiscriminator} if adversarial else {})
+    for i, (name, kind) in enumerate(kinds.items()):
+        network = (networks[i] if i < len(networks) else None) or kind()
+        named[name] = accelerator.prepare(network, optimizer(network.parameters(), rates[i]))
+        scope |= {name: named[name][0], f"{name[0]}_optimizer": named[name][1]}
+    validation = photos.load("validation")[rank :: accelerator.num_processes]
+    scope |= {"weight": 50.0, "strength": 0.1, "validation": validation} | (names or {})
     source = CELL
     for old, new in edits:
         assert old in source
@@ -124,7 +113,6 @@ def tiny_trainer(
     scope = cell(source, **scope)
     batches = Batches(photos.load("train"), cfg.batch_size, accelerator.device, [scope["noisy"]] * augment, **share)
     workspace.seed_everything(rank)
-    named = dict(zip(chosen, pairs, strict=True))
     parts = accelerator, photos, batches, scope[phase], validate or scope["validate"], named
     return Trainer(phase, cfg, *parts, **{"epochs": 2, "keep": cfg.keep if adversarial else "last"} | options)
 

@@ -49,7 +49,7 @@ def steps_of(trainer: Trainer, count: int) -> Callable[[], None]:
 
     def _run(count=count):
         for batch in islice(batches, count):
-            trainer.training_step(*batch)
+            trainer.step(*batch)
         wait()
 
     _run(UNMEASURED)
@@ -99,7 +99,7 @@ def step_times(cfg: Config, steps: int) -> dict[str, float]:
     for phase, lpips in (("warmup", True), ("adversarial", True), ("adversarial", False)):
         trainer = new_trainer(cfg, photos, phase == "adversarial", with_lpips=lpips)
         batches = islice(endless(trainer.batches), steps + UNMEASURED)
-        rate = timed(trainer.training_step, batches, cfg.batch_size)
+        rate = timed(trainer.step, batches, cfg.batch_size)
         times[phase if lpips else "without LPIPS"] = 1000 * cfg.batch_size / rate
     return times
 
@@ -128,7 +128,7 @@ def first_epochs(cfg: Config, photos: Any, counts: tuple[int, int]) -> dict[str,
         began = time.perf_counter()
         trainer.save()
         wait()
-        size = sum(file.stat().st_size for file in trainer.folder.glob("*"))
+        size = trainer.file.stat().st_size
         rows[phase] |= {"s a checkpoint": time.perf_counter() - began, "GB a checkpoint": size / 1e9}
     return rows
 

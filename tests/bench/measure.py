@@ -42,7 +42,7 @@ def train(folder: str, way: str = "ours", phase: str = "warmup", steps: int = 6,
         return {"photos/s": timed(plain.step, islice(loader, steps + UNMEASURED), cfg.batch_size)}
     trainer = new_trainer(cfg, Photos(photos), adversarial)
     batches = islice(endless(trainer.batches), steps + UNMEASURED)
-    return {"photos/s": timed(trainer.training_step, batches, cfg.batch_size)}
+    return {"photos/s": timed(trainer.step, batches, cfg.batch_size)}
 
 
 def infer(folder: str, batch_size: int = 1, size: int = 255, count: int = 32) -> dict[str, float]:

@@ -65,26 +65,19 @@ def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness(more, 
     plt.close(figure)
 
 
-def test_a_live_figure_updates_in_its_place_and_shows_the_progress(monkeypatch, figures):
-    shown = []
-
-    class Handle:
-        def update(self, picture):
-            shown.append(("update", picture))
-
-    def display(picture, display_id):
-        shown.append(("new", picture))
-        return Handle()
-
-    monkeypatch.setattr(curves.display, "display", display)
-    truth = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+def test_a_live_figure_updates_in_its_place_at_most_every_two_seconds_and_shows_the_progress(monkeypatch, figures):
+    shown, clock, truth = [], [0.0], torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    handle = SimpleNamespace(update=lambda picture: shown.append(("update", len(live.film))))
+    monkeypatch.setattr(curves.display, "display", lambda *_, **how: shown.append(("new", len(live.film))) or handle)
+    monkeypatch.setattr(curves.time, "monotonic", lambda: clock[0])
     live = curves.LiveFigure(truth)
-    for epoch in range(1, 18):
-        live.film.append((epoch, truth))
-    for epochs in (18, 19):
-        tables = {"steps": steps("L1", epochs=epochs, count=1), "history": history(epochs)}
-        live.update(SimpleNamespace(**tables, validated=truth, finished=epochs == 19))
-    assert [how for how, _ in shown] == ["new", "update"]
+    for epoch in range(1, 20):
+        table, finished = steps("L1", epochs=epoch, count=1), epoch == 19
+        live.update(SimpleNamespace(steps=table, history=history(epoch), validated=truth, finished=finished))
+        clock[0] += 0.3
+    assert shown == [("new", 1), ("update", 8), ("update", 15), ("update", 19)]  # the last epoch always
+    labels = {line.get_label(): len(line.get_xdata()) for axis in live.figure.axes for line in axis.lines}
+    assert labels["L1"] == labels["raw weights"] == 19  # the lines have moved
     live.progress("19")
     rows = [axis.get_ylabel() for axis in figures[-1].axes if axis.get_ylabel()]
     assert rows == ["epoch 3", "epoch 6", "epoch 9", "epoch 12", "epoch 15", "epoch 18", "truth"]

@@ -82,34 +82,17 @@ def test_after_a_crash_every_few_batches_the_result_is_the_same_bit_for_bit(make
     assert_same(whole, outcome(again))
 
 
-def test_a_crash_before_the_first_checkpoint_loses_no_more_than_the_time(make, undisturbed):
-    whole = undisturbed()
-    assert crash(make(**options(minutes=NEVER)), 5)
-    again = make(**options(minutes=NEVER))
-    again.fit()
-    assert_same(whole, outcome(again))
+KILLS = {
+    "emptied": lambda file, new: (shutil.copy(file, new), file.write_bytes(b"")),
+    "not yet emptied": lambda file, new: shutil.copy(file, new),
+    "not yet renamed": lambda file, new: file.rename(new),
+    "half written": lambda file, new: new.with_name(new.name + ".part").write_bytes(b"half"),
+}
 
 
-def emptied(file, new):
-    shutil.copy(file, new)
-    file.write_bytes(b"")
-
-
-def not_yet_emptied(file, new):
-    shutil.copy(file, new)
-
-
-def not_yet_renamed(file, new):
-    file.rename(new)
-
-
-def half_written(file, new):
-    new.with_name(new.name + ".part").write_bytes(b"half")
-
-
-@pytest.mark.parametrize("kill", [emptied, not_yet_emptied, not_yet_renamed, half_written])
+@pytest.mark.parametrize("kill", KILLS)
 def test_a_kill_while_the_checkpoint_is_exchanged_costs_nothing(make, undisturbed, broken, kill, monkeypatch):
-    kill(broken.file, broken.file.with_name(broken.file.name + ".new"))
+    KILLS[kill](broken.file, broken.file.with_name(broken.file.name + ".new"))
     with monkeypatch.context() as patch:  # nor does a second one, in the next checkpoint
         patch.setattr(torch, "save", lambda *args: 1 / 0)
         again = make(**options())
@@ -126,14 +109,9 @@ def cut(share):
     return lambda file, trace: file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
 
 
-def of_an_older_version(file, trace):
-    file.unlink()
-    file.mkdir()
-    (file / "settings.json").write_text("{}")
-
-
+OLD = "a folder of an older version"
 SPOILED = {f"cut at {share}": cut(share) for share in (0, 0.1, 0.5, 0.9, 0.999)}
-SPOILED |= {"a folder of an older version": of_an_older_version}
+SPOILED |= {OLD: lambda file, trace: (file.unlink(), file.mkdir(), (file / "settings.json").touch())}
 SPOILED |= {"of another program": lambda file, trace: torch.save({"epoch": 3}, file)}
 SPOILED |= {"malicious, by torch": lambda file, trace: torch.save(MaliciousPickle(trace), file)}
 SPOILED |= {"malicious, a pickle": lambda file, trace: file.write_bytes(pickle.dumps(MaliciousPickle(trace)))}
@@ -147,7 +125,7 @@ def test_a_spoiled_checkpoint_is_refused_by_its_name_and_archived_by_a_restart(m
         with pytest.raises(ValueError, match=REFUSED):
             make(**options()).fit()
             print("used:", name)
-        if name == "a folder of an older version":
+        if name == OLD:
             again = make(**options())
             again.fit(restart=True)
             assert_same(undisturbed(), outcome(again))
