@@ -117,19 +117,23 @@ def compiled(batch: int, seconds: float) -> dict[str, float]:
         return dict.fromkeys(PHASES, "failed")
 
 
+def checkpoint(trainer: Trainer) -> dict[str, float]:
+    """Write a checkpoint; return its seconds and its size."""
+    began = time.perf_counter()
+    trainer.save()
+    wait()
+    size = trainer.file.stat().st_size
+    return {"s a checkpoint": time.perf_counter() - began, "GB a checkpoint": size / 1e9}
+
+
 def first_epochs(cfg: Config, photos: Any, counts: tuple[int, int]) -> dict[str, dict[str, float]]:
     """Train the first epochs of both phases; return a row per phase: seconds, validation metrics, a checkpoint."""
     rows = {}
     for phase, epochs in zip(PHASES, counts, strict=True):
-        trainer = new_trainer(cfg, photos, phase == "adversarial", epochs=epochs)
-        history = trainer.fit()
+        trainer, saved = new_trainer(cfg, photos, phase == "adversarial", epochs=epochs), []
+        history = trainer.fit(show=lambda trainer, saved=saved: saved.append(checkpoint(trainer)))
         rows[phase] = {"epochs": epochs, "s an epoch": history["seconds"].iloc[1:].median()}  # the first one is slower
-        rows[phase] |= history.iloc[-1][["val L1", "val PSNR"]].to_dict()
-        began = time.perf_counter()
-        trainer.save()
-        wait()
-        size = trainer.file.stat().st_size
-        rows[phase] |= {"s a checkpoint": time.perf_counter() - began, "GB a checkpoint": size / 1e9}
+        rows[phase] |= history.iloc[-1][["val L1", "val PSNR"]].to_dict() | saved[0]  # the last one is smaller
     return rows
 
 
