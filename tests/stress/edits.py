@@ -12,28 +12,33 @@ PICTURES = ["wu-batch", "wu-toy", "wu-toy-photos", "wu-toy-curve", "ad-duel", "a
 PICTURES += ["ad-players", "ad-weights", "ad-weights-table", "ad-proof"]
 WARMUP, GAME = LAST
 
-D_LOSS, D_STEP = "d_real, d_fake = bce(real, 1.0), bce(fake, 0.0)", "descend((d_real + d_fake) / 2, discriminator"
-GAN, D_LOG, ADAM = (
-    "gan, error = bce(judge(batch.L, ab), 1.0)",
-    'log = {"D real": d_real',
-    "torch.optim.Adam(each.parameters(), lr, betas=(0.5, 0.999), fused=True)",
-)
-OPPONENT, TRAINER = "opponent = Discriminator(shrink=cfg.discriminator_shrink)\n", "trainer = Trainer("
+D_LOSS, GAN = "d_real, d_fake = bce(real, 1.0), bce(fake, 0.0)", "gan, error = bce(judge(batch.L, ab), 1.0)"
+D_NORM, D_LOG = "d_norm = descend((d_real + d_fake) / 2, discriminator", 'log = {"D real": d_real'
+ADAM = "torch.optim.Adam(generator.parameters(), g_lr, betas=(0.5, 0.999), fused=True)"
+OPPONENT, TRAINER, IMPORT = "opponent = Discriminator()\n", "trainer = Trainer(", "from helpers.data.batches import "
 PREDICT = "        ab = generator(batch.L)  # (N, 2, H, W)\n        real"
+NETWORKS = '{"generator": (generator, g_optimizer), '
 R1 = """truth = batch.ab.clone().requires_grad_()
         (slope,) = torch.autograd.grad(discriminator(batch.L, truth).sum(), truth, create_graph=True)
         r1 = slope.square().sum((1, 2, 3)).mean()
         d_norm = descend((d_real + d_fake) / 2 + 5 * r1, discriminator"""
-SMALL = """small = Discriminator(shrink=2).to(device)
+SMALL = """small = Discriminator().to(device)
 small, s_optimizer = accelerator.prepare(small, torch.optim.Adam(small.parameters(), cfg.adversarial_lr))
+
+
+def half(maps):
+    return F.avg_pool2d(maps, 2)
+
+
 trainer = Trainer("""
-SMALL_STEP = """s_loss = (bce(small(batch.L, batch.ab), 1.0) + bce(small(batch.L, ab.detach()), 0.0)) / 2
+SMALL_STEP = """s_real, s_fake = small(half(batch.L), half(batch.ab)), small(half(batch.L), half(ab.detach()))
+        s_loss = (bce(s_real, 1.0) + bce(s_fake, 0.0)) / 2
         descend(s_loss, small, s_optimizer)
         d_norm = """
 SMALL_GAN = """with frozen(small) as second:
-            small_gan = bce(second(batch.L, ab), 1.0)
+            small_gan = bce(second(half(batch.L), half(ab)), 1.0)
         gan, error = bce(judge(batch.L, ab), 1.0) + small_gan"""
-MIXUP = """shares = 0.5 * torch.rand(len(batch.L), 1, 1, 1, device=device)
+MIXUP = """        shares = 0.5 * torch.rand(len(batch.L), 1, 1, 1, device=device)
         batch = lab_batch(batch.rgb.lerp(batch.rgb.roll(1, 0), shares))
         ab = generator(batch.L)
         real"""
@@ -51,69 +56,68 @@ NOISE = """class Noisy(torch.nn.Module):
 
 network = Noisy()
 print("""
-ACCUMULATION = """def warmup_step(*batches):
+ACCUMULATION = """def warmup_step(*several):
     optimizer.zero_grad()
-    for batch in batches:
+    for batch in several:
         loss = color_loss(generator(batch.L), batch.ab)
-        accelerator.backward(loss / len(batches))
+        accelerator.backward(loss / len(several))
     norm = accelerator.clip_grad_norm_(generator.parameters(), cfg.clip_norm)
     optimizer.step()
     return {cfg.color_loss: loss, "G gradient": norm}
 
 
 def the_old_step(batch):"""
+SPECTRAL = "from torch.nn.utils.parametrizations import spectral_norm\n"
 MINE = next(cell.source for cell in code_of(read("02_model")) if cell.source.startswith("class MyDiscriminator"))
 FIRST, LATER = (f"layers[{i}].parametrizations.weight.original" for i in (0, 3))
-NETWORKS = '{"generator": (generator, g_optimizer), '
+UNMOVED = [f"torch.equal(discriminator.{part}, opponent.{part})" for part in (FIRST, LATER)]
 NOISY = [("print(f", NOISE + "f"), ("ab = generator(batch.L)", "ab = generator(batch.L, torch.randn_like(batch.L))")]
+HINGE = [
+    (D_LOSS, "d_real, d_fake = torch.relu(1 - real).mean(), torch.relu(1 + fake).mean()"),
+    (GAN, "gan, error = -judge(batch.L, ab).mean()"),
+]
+SQUARES = [
+    (D_LOSS, "d_real, d_fake = (real - 1).square().mean(), fake.square().mean()"),
+    (GAN, "gan, error = (judge(batch.L, ab) - 1).square().mean()"),
+]
+TWO = [
+    (TRAINER, SMALL),
+    ("d_norm = ", SMALL_STEP),
+    (GAN, SMALL_GAN),
+    (NETWORKS, NETWORKS + '"small": (small, s_optimizer), '),
+    (D_LOG, 'log = {"D small": s_loss, "D real": d_real'),
+]
+PENALTY = [(D_NORM, R1), (D_LOG, 'log = {"D R1": r1, "D real": d_real')]
+MIXED = [(PREDICT, MIXUP), (IMPORT, f"{IMPORT}lab_batch, ")]
+RMSPROP = [(ADAM, "torch.optim.RMSprop(generator.parameters(), g_lr)")]
+ADAMW = [(ADAM, "torch.optim.AdamW(generator.parameters(), g_lr, weight_decay=0.1)")]
+OWN = [(OPPONENT, f"{SPECTRAL}{MINE}\nopponent = MyDiscriminator()\n")]
+SEVERAL = [
+    ("def warmup_step(batch):", ACCUMULATION),
+    ("    start=start.name if", "    batches_per_step=2,\n    start=start.name if"),
+]
+PARTLY = [(OPPONENT, f"{OPPONENT}opponent.layers[0].requires_grad_(False)\n")]
+COMMENT = [("    with frozen(", "    # now the generator\n    with frozen(")]
+STRONGER = [*NOISY, ("strength = 0.5", "strength = 0.6")]
+LAMBDA = [("# lambda_l1=100,", "lambda_l1=40,")]
 
 # notebook, texts to replace, what to look at then, what came out; or the refusal
 EDITS = {
-    "hinge": (
-        GAME,
-        [(D_LOSS, "d_real, d_fake = F.relu(1 - real).mean(), F.relu(1 + fake).mean()"), (GAN, "gan, error = -judge(batch.L, ab).mean()")],
-        "trainer.steps['GAN'].min() < 0.4, len(history)",
-        "(True, 2)",
-    ),
-    "LSGAN": (
-        GAME,
-        [(D_LOSS, "d_real, d_fake = (real - 1).square().mean(), fake.square().mean()"), (GAN, "gan, error = (judge(batch.L, ab) - 1).square().mean()")],
-        "len(history)",
-        "2",
-    ),
-    "R1": (GAME, [("d_norm = " + D_STEP, R1), (D_LOG, 'log = {"D R1": r1, "D real": d_real')], "history['D R1'].gt(0).all()", "True"),
-    "two discriminators, one at half size": (
-        GAME,
-        [(TRAINER, SMALL), ("d_norm = ", SMALL_STEP), (GAN, SMALL_GAN), (NETWORKS, NETWORKS + '"small": (small, s_optimizer), '), (D_LOG, 'log = {"D small": s_loss, "D real": d_real')],
-        "'D small' in history, [*trainer.unwrapped]",
-        "(True, ['generator', 'small', 'discriminator'])",
-    ),
-    "mixup": (GAME, [(PREDICT, "        " + MIXUP), ("from helpers.data.batches import ", "from helpers.data.batches import lab_batch, ")], "len(history)", "2"),
+    "hinge": (GAME, HINGE, "trainer.steps['GAN'].min() < 0.4, len(history)", "(True, 2)"),
+    "LSGAN": (GAME, SQUARES, "len(history)", "2"),
+    "R1": (GAME, PENALTY, "history['D R1'].gt(0).all()", "True"),
+    "two discriminators, one at half size": (GAME, TWO, "'D small' in history, len(trainer.unwrapped)", "(True, 3)"),
+    "mixup": (GAME, MIXED, "len(history)", "2"),
     "noise as a second input": (WARMUP, NOISY, "trainer.run.load('warmup').layers.weight.shape[1]", "2"),
-    "RMSprop": (GAME, [(ADAM, "torch.optim.RMSprop(each.parameters(), lr)")], "[type(each.optimizer).__name__ for each in trainer.optimizers]", "['RMSprop', 'RMSprop']"),
-    "AdamW with weight decay": (GAME, [(ADAM, "torch.optim.AdamW(each.parameters(), lr, weight_decay=0.1)")], "g_optimizer.param_groups[0]['weight_decay']", "0.1"),
-    "the discriminator of 02": (
-        GAME,
-        [(OPPONENT, f"from torch.nn.utils.parametrizations import spectral_norm\n{MINE}\nopponent = MyDiscriminator()\n")],
-        "type(discriminator).__name__",
-        "MyDiscriminator",
-    ),
-    "gradient accumulation over two batches": (
-        WARMUP,
-        [("def warmup_step(batch):", ACCUMULATION), ("    start=start.name if", "    batches_per_step=2,\n    start=start.name if")],
-        "len(train_batches) // 2 * 2 == len(trainer.steps)",
-        "True",
-    ),
-    "a frozen part of the discriminator": (
-        GAME,
-        [(OPPONENT, f"{OPPONENT}opponent.layers[0].requires_grad_(False)\n")],
-        f"torch.equal(discriminator.{FIRST}, opponent.{FIRST}), torch.equal(discriminator.{LATER}, opponent.{LATER})",
-        "(True, False)",
-    ),
-    "a value that the step uses": (GAME, [("# lambda_l1=100,", "lambda_l1=40,")], "", "step.cfg.lambda_l1: 50.0 then, 40 now"),
-    "a comment": (GAME, [("    with frozen(", "    # now the generator\n    with frozen(")], "len(trainer.history)", "is finished"),
-    "a class attribute of the network": (WARMUP, [*NOISY, ("strength = 0.5", "strength = 0.6")], "", "class.strength: 0.5 then, 0.6 now"),
-}  # fmt: skip
+    "RMSprop": (GAME, RMSPROP, "type(g_optimizer.optimizer).__name__", "RMSprop"),
+    "AdamW with weight decay": (GAME, ADAMW, "g_optimizer.param_groups[0]['weight_decay']", "0.1"),
+    "the discriminator of 02": (GAME, OWN, "type(discriminator).__name__", "MyDiscriminator"),
+    "accumulation over two batches": (WARMUP, SEVERAL, "len(train_batches) // 2 * 2 == len(trainer.steps)", "True"),
+    "a frozen part of the discriminator": (GAME, PARTLY, ", ".join(UNMOVED), "(True, False)"),
+    "a value that the step uses": (GAME, LAMBDA, "", "step.cfg.lambda_l1: 50.0 then, 40 now"),
+    "a comment": (GAME, COMMENT, "len(trainer.history)", "is finished"),
+    "a class attribute of the network": (WARMUP, STRONGER, "", "class.strength: 0.5 then, 0.6 now"),
+}
 BEGUN = {
     "a value that the step uses": (GAME, []),
     "a comment": (GAME, []),

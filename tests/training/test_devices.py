@@ -56,8 +56,6 @@ def test_the_spy_sees_a_copy():
     x = torch.zeros(3, device=META)
     assert not [name for name, make in NUMBERS.items() if not Copies().of(lambda make=make: make(x))]
     assert not Copies().of(lambda: 2.0 * x[1:].clamp(min=0.5))
-    with pytest.raises(RuntimeError, match="meta"):
-        x.sum().item()
 
 
 @pytest.mark.parametrize("adversarial", [False, True])

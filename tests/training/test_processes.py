@@ -39,16 +39,12 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_weights_are_equal_after_every_step_and_change_from_step_to_step(both, phase):
-    first, second = ([step["weights"] for step in process[phase]["steps"]] for process in both[0])
-    assert first == second and len(set(first)) == len(first) == 4  # 16 photos, batches of 4, 2 processes, 2 epochs
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_the_processes_share_the_photos_of_an_epoch(both, phase):
+def test_the_processes_share_an_epochs_photos_and_have_the_same_weights_after_every_step(both, phase):
+    first, second = (process[phase]["steps"] for process in both[0])
+    weights = [step["weights"] for step in first]
+    assert weights == [step["weights"] for step in second] and len(set(weights)) == len(weights) == 4  # in 2 epochs
     for epoch in (slice(0, 2), slice(2, 4)):
-        parts = [sum((step["photos"] for step in process[phase]["steps"][epoch]), []) for process in both[0]]
-        assert sorted(parts[0] + parts[1]) == list(range(16))
+        assert sorted(sum((step["photos"] for step in first[epoch] + second[epoch]), [])) == list(range(16))
 
 
 def test_there_is_one_set_of_metrics_over_all_validation_photos(both, monkeypatch):

@@ -64,16 +64,11 @@ def broken(make, undisturbed):
     return broken
 
 
-@pytest.mark.parametrize(
-    ("name", "batches", "crashes"),
-    [
-        ("warmup", 1, 7),
-        ("adversarial", 1, 7),
-        ("adversarial", 3, 2),
-        ("early stopping", 2, 5),
-        ("early stopping", 3, 5),
-    ],
-)
+CRASHES = [("warmup", 1, 7), ("adversarial", 1, 7), ("adversarial", 3, 2)]
+CRASHES += [("early stopping", 2, 5), ("early stopping", 3, 5)]  # two batches a step
+
+
+@pytest.mark.parametrize(("name", "batches", "crashes"), CRASHES)
 def test_after_a_crash_every_few_batches_the_result_is_the_same_bit_for_bit(make, undisturbed, name, batches, crashes):
     whole, count = undisturbed(name), 0
     while crash(again := make(**options(name)), batches):
@@ -83,6 +78,7 @@ def test_after_a_crash_every_few_batches_the_result_is_the_same_bit_for_bit(make
 
 
 KILLS = {
+    "elsewhere": lambda file, new: None,
     "emptied": lambda file, new: (shutil.copy(file, new), file.write_bytes(b"")),
     "not yet emptied": lambda file, new: shutil.copy(file, new),
     "not yet renamed": lambda file, new: file.rename(new),
@@ -90,13 +86,20 @@ KILLS = {
 }
 
 
+def full(state, path):
+    path.write_bytes(b"half")
+    raise OSError(28, "No space left on device")
+
+
 @pytest.mark.parametrize("kill", KILLS)
-def test_a_kill_while_the_checkpoint_is_exchanged_costs_nothing(make, undisturbed, broken, kill, monkeypatch):
+def test_a_kill_while_the_checkpoint_is_exchanged_and_then_a_full_disk_cost_nothing(
+    make, undisturbed, broken, kill, monkeypatch
+):
     KILLS[kill](broken.file, broken.file.with_name(broken.file.name + ".new"))
-    with monkeypatch.context() as patch:  # nor does a second one, in the next checkpoint
-        patch.setattr(torch, "save", lambda *args: 1 / 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
         again = make(**options())
-        with pytest.raises(OSError, match="checkpoint"):
+        with pytest.raises(OSError, match="checkpoint.*disk"):
             again.fit()
         assert done(again) == 6
     again = make(**options())
@@ -124,7 +127,6 @@ def test_a_spoiled_checkpoint_is_refused_by_its_name_and_archived_by_a_restart(m
         spoil(broken.file, trace)
         with pytest.raises(ValueError, match=REFUSED):
             make(**options()).fit()
-            print("used:", name)
         if name == OLD:
             again = make(**options())
             again.fit(restart=True)
@@ -167,25 +169,6 @@ def test_a_loss_that_is_no_number_stops_the_training_and_is_never_saved(make, mi
     if trainer.file.exists():
         state = torch.load(trainer.file, weights_only=True)
         assert len(state["logs"]) == 2 and all(value.isfinite().all() for value in state["generator"].values())
-
-
-def test_a_full_disk_leaves_the_last_checkpoint(make, undisturbed, monkeypatch):
-    whole, full, save, room = undisturbed(), make(**options()), torch.save, iter(range(3))
-
-    def _save(state, path):
-        if next(room, None) is None:
-            path.write_bytes(b"half")
-            raise OSError(28, "No space left on device")
-        save(state, path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", _save)
-        with pytest.raises(OSError, match="disk"):
-            full.fit()
-    assert done(full) == 4
-    again = make(**options())
-    again.fit()
-    assert_same(whole, outcome(again))
 
 
 def test_a_file_is_emptied_before_it_is_replaced(make, monkeypatch):
@@ -236,11 +219,10 @@ def test_a_restart_needs_new_networks_and_archives_the_old_run(make):
     for used in (first, shown):
         with pytest.raises(RuntimeError, match="have been trained"):
             used.fit(restart=True)
-    weights, again = first.run.file("adversarial").read_bytes(), make(epochs=1)
-    assert len(again.fit(restart=True)) == 1 and again.run.file("adversarial").read_bytes() != weights
-    (archive,) = again.run.path.glob("earlier-adversarial-*")
-    assert (archive / "adversarial.safetensors").read_bytes() == weights
-    assert {"adversarial_history.csv", again.file.name} <= {path.name for path in archive.iterdir()}
+    new = make(epochs=1)
+    assert len(new.fit(restart=True)) == 1
+    (archive,) = new.run.path.glob("earlier-adversarial-*")
+    assert {"adversarial.safetensors", "adversarial_history.csv", new.file.name} <= {p.name for p in archive.iterdir()}
 
 
 def test_a_second_program_cannot_train_the_same_run(make, monkeypatch):
