@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from helpers.color import L_ab_to_rgb
 from helpers.config import Config
+from helpers.data.batches import Batch
 from helpers.models.blocks import freeze_norms
 from helpers.training.losses import COLOR_LOSSES, Perceptual, bce
 from helpers.training.trainer import descend, frozen
@@ -29,7 +30,8 @@ def make_warmup_step(cfg: Config, generator: nn.Module, optimizer: Optimizer) ->
     """Return the step of notebook 03."""
     color_loss = COLOR_LOSSES[cfg.color_loss]
 
-    def warmup_step(batch):
+    def warmup_step(batch: Batch) -> dict[str, Tensor]:
+        """Learn from a batch; return the values to log."""
         ab = generator(batch.L)  # (N, 2, H, W)
         loss = color_loss(ab, batch.ab)
         norm = descend(loss, generator, optimizer, cfg.clip_norm)
@@ -42,7 +44,8 @@ def make_adversarial_step(cfg: Config, g: Learner, d: Learner, perceptual: Perce
     """Return the step of notebook 04, which takes `cfg.n_critic` batches; autocast: the accelerator's, for LPIPS."""
     (generator, g_optimizer), (discriminator, d_optimizer), color_loss = g, d, COLOR_LOSSES[cfg.color_loss]
 
-    def adversarial_step(*batches):
+    def adversarial_step(*batches: Batch) -> dict[str, Tensor]:
+        """Learn from some batches, the generator from the last; return the values to log."""
         for batch in batches:
             ab = generator(batch.L)
             real, fake = discriminator(batch.L, batch.ab), discriminator(batch.L, ab.detach())
