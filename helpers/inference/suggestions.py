@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.color import ab_of, rgb_to_L_ab
+from helpers.color import rgb_to_L_ab
 from helpers.data.photos import reduced, to_rgb, to_tensor
 from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.user_hints import NO_HINTS, Hint, hint_maps, suggest_colors
@@ -24,6 +24,7 @@ LIKE = 0.45  # cosine similarity from which places count as alike
 MOST = 300  # matches
 FEW = 0.03  # share of a photo's cells with a match; a reference with fewer is unrelated, and followed nowhere
 SURE = 0.9  # weight of the best match; a clicked hint has 1
+TRIED = 8  # for alternatives
 PLACES = 256  # cells of the photo in which the model may ask
 FLAT = 0.02  # standard deviation of L, in [-1, 1], of a photo that shows nothing to ask for
 SURE_TOO = 4.0  # CIE units by which the model may be wrong where it is sure
@@ -119,47 +120,55 @@ def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple
     return influence.cpu(), row[:height, None] * columns + column[:width]
 
 
+def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
+    """Choose at most `count` cells, each for the most worth that it decides and earlier ones do not.
+
+    influence: (cells, cells), how much a hint in one decides in another; worth, left (the share that is undecided),
+    free (bool, whether it may be chosen): (cells,). Returns their numbers, each with what it newly decides (cells,).
+    Greedy choice, at least 63% as good as the best (Nemhauser et al. 1978, doi 10.1007/BF01588971).
+    """
+    chosen = []
+    for _ in range(min(count, int(free.sum()))):
+        cell = int((influence @ (left * worth)).where(free, -1.0).argmax())
+        chosen.append((cell, influence[cell] * left))
+        left, free = left * (1 - influence[cell]), free & (torch.arange(len(free)) != cell)
+    return chosen
+
+
+def unlike(L: Tensor) -> Tensor:
+    """Return how much the surroundings of each pixel of L (H, W) vary: much at borders between two things."""
+    whole = F.pad(L[None, None], [AROUND // 2] * 4, mode="replicate")
+    return (F.avg_pool2d(whole.square(), AROUND, 1) - F.avg_pool2d(whole, AROUND, 1).square())[0, 0]
+
+
 def questions(
     colorizer: Colorizer, photo: Any, count: int = 5, hints: Sequence[Hint | np.ndarray | Tensor] = ()
 ) -> list[Question]:
     """Return at most `count` places of a photo where a color would help the model most, the best first.
 
-    Each is chosen for what it decides beside the given hints and earlier questions (greedy coverage, Nemhauser et al.
-    1978), and more where the model is unsure, see `expected_error`. A photo of one flat color gives none. photo: of any
+    Each is chosen for what it decides beside the given hints and earlier questions, and more where the model is unsure,
+    see `expected_error`; within its cell it lies away from borders. A photo of one flat color gives none. photo: of any
     kind, see `to_rgb`; hints: see `hint_maps`. Raises ValueError if the generator takes no hints.
     """
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
-    options = colorizer.options()
+    options, generator = colorizer.options(), colorizer.generator
     full, L, size = colorizer.prepare(photo, options)
     if L.std(correction=0) < FLAT:
         return []
     given, ab = hint_maps(hints, size, L.shape[-2:]), colorizer.predict_colors(L, options, hints, size)
     influence, cells = influence_of_places(colorizer, L, given)
-    unsure = expected_error(colorizer.generator.palette.cpu(), L, ab[None])
-    pixels, worth, hinted = (
-        torch.bincount(cells.flatten(), weights.flatten(), len(influence)).float()
-        for weights in (torch.ones_like(L), unsure + SURE_TOO, given[:, 2:])
-    )
-    small, calm, found = reduced(full, options.input_size), unlike(L[0, 0]), []
-    colored = render(small, ab)
-    left, free = (1 - influence[hinted > 0]).prod(0), (pixels > 0) & (hinted == 0)
-    for _ in range(min(count, int(free.sum()))):
-        cell = int((influence @ (left * worth)).where(free, -1.0).argmax())
-        row, column = divmod(int(calm.where(cells == cell, torch.inf).argmin()), calm.shape[1])
-        colors = suggest_colors(colorizer.generator, small, colored, column, row)
-        gain = (influence[cell] @ (left * pixels) / pixels.sum()).item()
-        found.append(
-            Question((column + 0.5) * size[1] / L.shape[-1], (row + 0.5) * size[0] / L.shape[-2], colors, gain)
-        )
-        left, free[cell] = left * (1 - influence[cell]), False
+    unsure = SURE_TOO + expected_error(generator.palette.cpu(), L, ab[None])
+    maps = torch.ones_like(L), unsure, given[:, 2:]
+    pixels, worth, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
+    small, border, found = reduced(full, options.input_size), unlike(L[0, 0]), []
+    left, colored = (1 - influence[hinted > 0]).prod(0), render(small, ab)
+    for cell, decided in cover(influence, worth, left, (pixels > 0) & (hinted == 0), count):
+        row, column = divmod(int(border.where(cells == cell, torch.inf).argmin()), border.shape[1])
+        y, x = ((at + 0.5) * whole / less for at, whole, less in zip((row, column), size, border.shape, strict=True))
+        colors = suggest_colors(generator, small, colored, column, row)
+        found.append(Question(x, y, colors, (decided @ pixels / pixels.sum()).item()))
     return found
-
-
-def unlike(L: Tensor) -> Tensor:
-    """Return how much the surroundings of each pixel of L (H, W) vary; high at borders between two things."""
-    whole = F.pad(L[None, None], [AROUND // 2] * 4, mode="replicate")
-    return (F.avg_pool2d(whole.square(), AROUND, 1) - F.avg_pool2d(whole, AROUND, 1).square())[0, 0]
 
 
 def alternatives(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:
@@ -168,22 +177,16 @@ def alternatives(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[
     Where the model would ask, a likely color becomes a hint. Two alternatives differ by DIFFERENT on a SPREAD of the
     photo. Give one to the colorizer: `colorizer(photo, alternatives[1])`.
     """
-    full = to_rgb(photo)
-    small = reduced(full, colorizer.input_size)
-    share = len(full) / len(small)
-    asked = questions(colorizer, small, 8)
-    candidates = [Hint(one.x, one.y, color) for i in range(1, 9) for one in asked for color in one.colors[i : i + 1]]
-    chosen, looks = [[]], [as_ab(colorizer(small))]
-    for hint in candidates:
+    options = colorizer.options()
+    full, L, size = colorizer.prepare(photo, options)
+    chosen, looks = [[]], [colorizer.predict_colors(L, options)]
+    asked = questions(colorizer, full, TRIED)
+    likeliest_first = (Hint(q.x, q.y, color) for rank in range(1, 9) for q in asked for color in q.colors[rank:][:1])
+    for hint in likeliest_first:
         if len(chosen) == count:
             break
-        look = as_ab(colorizer(small, [hint]))
-        if all(((look - other).norm(dim=0) > DIFFERENT).float().mean() > SPREAD for other in looks):
-            chosen.append([Hint(hint.x * share, hint.y * share, hint.color)])
+        look = colorizer.predict_colors(L, options, [hint], size)
+        if all((128 * (look - other).norm(dim=0) > DIFFERENT).float().mean() > SPREAD for other in looks):
+            chosen.append([hint])
             looks.append(look)
     return chosen
-
-
-def as_ab(rgb: np.ndarray) -> Tensor:
-    """Return the ab of a photo, uint8 (H, W, 3), in CIE units: (2, H, W)."""
-    return ab_of(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0]
