@@ -10,7 +10,7 @@ from torch import Tensor
 
 NODES = 2304  # of the grid on which ways are measured
 GAMMA = 2.0  # how much longer a step is by a change of L, in [-1, 1]
-SOURCES = 32  # places from which ways are measured
+SOURCES = 32  # places from which ways are measured for one photo
 NEAR = 0.06  # closer places share a source; in shares of the shorter side
 
 
@@ -20,11 +20,11 @@ def grid_of(size: tuple[int, int], cells: int) -> tuple[int, int]:
     return min(rows, size[0]), min(max(1, round(cells / rows)), size[1])
 
 
-def sources_of(places: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Return the numbers of up to SOURCES of places (K, 2) that lie far apart, and which of them is nearest to each."""
+def sources_of(places: np.ndarray, most: int = SOURCES) -> tuple[list[int], np.ndarray]:
+    """Return the numbers of at most `most` of places (K, 2) that lie far apart, and which of them is nearest to each."""
     chosen, nearest = [0], np.zeros(len(places), int)
     distance = np.hypot(*(places - places[0]).T)
-    while distance.max() > NEAR and len(chosen) < SOURCES:
+    while distance.max() > NEAR and len(chosen) < most:
         chosen.append(int(distance.argmax()))
         other = np.hypot(*(places - places[chosen[-1]]).T)
         nearest = np.where(other < distance, len(chosen) - 1, nearest)
@@ -32,11 +32,11 @@ def sources_of(places: np.ndarray) -> tuple[list[int], np.ndarray]:
     return chosen, nearest
 
 
-def detours(L: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def detours(L: Tensor, places: Tensor, most: int = SOURCES) -> tuple[Tensor, Tensor, Tensor]:
     """Measure how much longer edges make the ways along a photo from K places to its pixels, in shorter sides.
 
-    L: (H, W) in [-1, 1]; places: (K, 2), rows and columns in shorter sides. Returns the detours from S sources, which
-    are some of the places, to each pixel (S, H, W); the source nearest to each place, (K,); and the detour between both
+    L: (H, W) in [-1, 1]; places: (K, 2), rows and columns in shorter sides. Returns the detours from S sources, at
+    most `most` of the places, to each pixel (S, H, W); the source nearest to each place, (K,); and the detour between both
     (K,). From place k to pixel p the detour is at least |detour(s, p) - detour(s, k)|, which serves for many places.
     Shortest paths on a coarse grid (Dijkstra), as Yatziv and Sapiro 2006 (doi 10.1109/TIP.2005.864231) spread colors.
     """
@@ -52,7 +52,7 @@ def detours(L: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         spacing=step,
     )
     spots = places.detach().cpu().numpy()
-    sources, nearest = sources_of(spots)
+    sources, nearest = sources_of(spots, most)
     nodes = (spots / step).astype(int).clip(0, np.subtract(grid, 1))  # (K, 2)
     ways = dijkstra(graph, indices=np.ravel_multi_index(nodes[sources].T, grid)).reshape(-1, *grid)
     y, x = np.abs(np.indices(grid)[:, None] - nodes[sources].T[..., None, None])  # (S, rows, columns)

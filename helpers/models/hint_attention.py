@@ -123,7 +123,7 @@ class HintAttention(nn.Module):
         hints typically do.
         """
         places = F.adaptive_avg_pool2d(self.places(features, L.float()), grid)[0].flatten(1).T  # (cells, width + 3)
-        longer, source, own = detours(L[0, 0], places[:, -3:-1] * (10 * self.knobs[2]).exp())
+        longer, source, own = detours(L[0, 0], places[:, -3:-1] * (10 * self.knobs[2]).exp(), len(places))
         way = F.adaptive_avg_pool2d(longer, grid).flatten(1).T[:, source]
         looks = torch.cat([places[:, :-3], places[:, -1:]], 1)
         far = torch.cdist(looks, looks).square() + self.apart(places, places, (way - own).abs())

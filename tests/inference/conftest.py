@@ -6,7 +6,7 @@ from browsing import CHROMIUM, PAINTS, QUIET
 from skimage.data import coffee
 
 from helpers.models.generator import Generator
-from helpers.training.tasks import common_colors
+from helpers.models.likely_colors import count_colors
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,6 @@ def hinted_generator():
         generator.head.weight.mul_(5)
         for conv in generator.hint_convs:
             torch.nn.init.normal_(conv.weight, std=0.05)
-        generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
+        generator.palette.copy_(count_colors(generator, torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
     generator.trained_size = 64
     return generator.eval()
