@@ -20,11 +20,11 @@ def grid_of(size: tuple[int, int], cells: int) -> tuple[int, int]:
     return min(rows, size[0]), min(max(1, round(cells / rows)), size[1])
 
 
-def sources_of(places: np.ndarray, most: int = SOURCES) -> tuple[list[int], np.ndarray]:
-    """Return the numbers of at most `most` of places (K, 2) that lie far apart, and which of them is nearest to each."""
+def sources_of(places: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Return the numbers of at most SOURCES places (K, 2) that lie far apart, and which of them is nearest to each."""
     chosen, nearest = [0], np.zeros(len(places), int)
     distance = np.hypot(*(places - places[0]).T)
-    while distance.max() > NEAR and len(chosen) < most:
+    while distance.max() > NEAR and len(chosen) < SOURCES:
         chosen.append(int(distance.argmax()))
         other = np.hypot(*(places - places[chosen[-1]]).T)
         nearest = np.where(other < distance, len(chosen) - 1, nearest)
@@ -32,13 +32,13 @@ def sources_of(places: np.ndarray, most: int = SOURCES) -> tuple[list[int], np.n
     return chosen, nearest
 
 
-def detours(L: Tensor, places: Tensor, most: int = SOURCES) -> tuple[Tensor, Tensor, Tensor]:
-    """Measure how much longer edges make the ways along a photo from K places to its pixels, in shorter sides.
+def detours(L: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Measure how much longer edges make the ways along a photo from K places to all others, in shorter sides.
 
-    L: (H, W) in [-1, 1]; places: (K, 2), rows and columns in shorter sides. Returns the detours from S sources, at
-    most `most` of the places, to each pixel (S, H, W); the source nearest to each place, (K,); and the detour between both
-    (K,). From place k to pixel p the detour is at least |detour(s, p) - detour(s, k)|, which serves for many places.
-    Shortest paths on a coarse grid (Dijkstra), as Yatziv and Sapiro 2006 (doi 10.1109/TIP.2005.864231) spread colors.
+    L: (H, W) in [-1, 1]; places: (K, 2), rows and columns in shorter sides. Returns the detours from S sources, at most
+    SOURCES of the places, to a coarse grid (S, rows, columns); the source nearest to each place, (K,); and the detour
+    between both, (K,). From place k to p the detour is at least |detour(s, p) - detour(s, k)|, which serves where
+    places are many. Shortest paths by Dijkstra, as Yatziv and Sapiro 2006 (doi 10.1109/TIP.2005.864231) spread colors.
     """
     size, side = L.shape, min(L.shape)
     grid = grid_of(size, NODES)
@@ -52,12 +52,11 @@ def detours(L: Tensor, places: Tensor, most: int = SOURCES) -> tuple[Tensor, Ten
         spacing=step,
     )
     spots = places.detach().cpu().numpy()
-    sources, nearest = sources_of(spots, most)
+    sources, nearest = sources_of(spots)
     nodes = (spots / step).astype(int).clip(0, np.subtract(grid, 1))  # (K, 2)
     ways = dijkstra(graph, indices=np.ravel_multi_index(nodes[sources].T, grid)).reshape(-1, *grid)
     y, x = np.abs(np.indices(grid)[:, None] - nodes[sources].T[..., None, None])  # (S, rows, columns)
     across = np.minimum(y, x)  # diagonal steps of the same way without edges
     longer = ways - across * np.hypot(*step) - (y - across) * step[0] - (x - across) * step[1]
-    own = torch.from_numpy(longer[nearest, *nodes.T]).float()
-    longer = F.interpolate(torch.from_numpy(longer)[None].float(), size, mode="bilinear")[0]
-    return longer.to(L.device), torch.from_numpy(nearest).to(L.device), own.to(L.device)
+    found = longer.astype(np.float32), nearest, longer[nearest, *nodes.T].astype(np.float32)
+    return tuple(torch.from_numpy(array).to(L.device) for array in found)

@@ -94,24 +94,19 @@ class HintAttention(nn.Module):
         reach, alike, looks = (10 * self.knobs[2:]).exp()
         return torch.cat([embedding / looks, grid / reach, L / alike], 1)
 
-    def apart(self, query: Tensor, key: Tensor, detour: Tensor) -> Tensor:
-        """Return squared distances of positions around edges, in reaches: (P, K), of places (P, C) and (K, C).
-
-        detour: (P, K), see `detours`, in shorter sides.
-        """
-        straight = torch.cdist(query[:, -3:-1], key[:, -3:-1])
-        return ((straight + detour / (10 * self.knobs[2]).exp()) / FARTHER).square()
-
     def around_edges(
         self, L: Tensor, query: Tensor, key: Tensor, strict: Tensor, bias: Tensor, value: Tensor
     ) -> Tensor:
         """Return what `attended` does, (HW, 5), for one photo L (H, W), positions being measured around its edges."""
-        longer, source, own = detours(L, key[:, -3:-1] * (10 * self.knobs[2]).exp())
+        reach = (10 * self.knobs[2]).exp()
+        longer, source, own = detours(L, key[:, -3:-1] * reach)
+        ways = F.interpolate(longer[None], L.shape, mode="bilinear")[0].flatten(1).T  # (HW, S)
         looks, taken = torch.ones_like(key[0]), []
         looks[-3:-1] = 0  # no straight distance
-        for part, way in zip(query.split(PIXELS), longer.flatten(1).T.split(PIXELS), strict=True):
-            mask = -strict.T * self.apart(part, key, (way[:, source] - own).abs())  # (P, K)
-            parts = (part * looks, key * looks, strict, bias, value, mask)
+        for part, way in zip(query.split(PIXELS), ways.split(PIXELS), strict=True):
+            far = torch.cdist(part[:, -3:-1], key[:, -3:-1]) + (way[:, source] - own).abs() / reach  # (P, K), reaches
+            mask = -strict.T * (far / FARTHER).square()
+            parts = part * looks, key * looks, strict, bias, value, mask
             taken.append(attended(*(x[None] for x in parts))[0])
         return torch.cat(taken)
 
@@ -120,14 +115,10 @@ class HintAttention(nn.Module):
         """Return how much a hint in each cell of a grid decides in each cell of it, from 0 to 1: (cells, cells).
 
         features, L (1, 1, H, W): as in `forward`. Rows of the result are hints; they differ from the prediction as
-        hints typically do.
+        hints typically do. Positions are compared straight: with longer ways around edges, places are chosen no better.
         """
         places = F.adaptive_avg_pool2d(self.places(features, L.float()), grid)[0].flatten(1).T  # (cells, width + 3)
-        longer, source, own = detours(L[0, 0], places[:, -3:-1] * (10 * self.knobs[2]).exp(), len(places))
-        way = F.adaptive_avg_pool2d(longer, grid).flatten(1).T[:, source]
-        looks = torch.cat([places[:, :-3], places[:, -1:]], 1)
-        far = torch.cdist(looks, looks).square() + self.apart(places, places, (way - own).abs())
-        return (10 * self.knobs[0] - STRICT * far).sigmoid().T
+        return (10 * self.knobs[0] - STRICT * torch.cdist(places, places).square()).sigmoid()
 
     @torch.compiler.disable  # the number of hinted cells is only known at run time
     def forward(self, features: Sequence[Tensor], L: Tensor, ab: Tensor, hints: Tensor) -> Tensor:

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.models.geodesic import GAMMA, SOURCES, detours, grid_of, sources_of
+from helpers.models.geodesic import GAMMA, NODES, SOURCES, detours, grid_of, sources_of
 
 
 def detour(L, place, pixel):
     """The detour from one place to a pixel, both in rows and columns of L."""
     longer, source, own = detours(L, torch.tensor([place]) / min(L.shape))
-    return (longer[(source[0], *pixel)] - own[0]).item()
+    row, column = (at * count // length for at, count, length in zip(pixel, longer.shape[1:], L.shape, strict=True))
+    return (longer[source[0], row, column] - own[0]).item()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 128), (40, 160), (5, 4), (1, 20)])
 def test_nothing_in_the_way_makes_no_way_longer(size):
     longer, *_ = detours(torch.full(size, 0.3), torch.tensor([[0.4, 0.6]]))
-    assert longer.shape == (1, *size) and longer.abs().max() < 1e-5
+    assert longer.shape == (1, *grid_of(size, NODES)) and longer.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("height", [0.2, 0.7])
