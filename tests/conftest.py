@@ -21,7 +21,7 @@ from helpers import workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
-from helpers.models.hinted import common_colors  # noqa: E402
+from helpers.models.likely_colors import count_colors  # noqa: E402
 from helpers.training.losses import Perceptual  # noqa: E402
 
 KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
@@ -84,7 +84,7 @@ def hinted_generator():
         generator.head.weight.mul_(5)
         for conv in generator.hint_convs:
             torch.nn.init.normal_(conv.weight, std=0.05)
-        generator.palette.copy_(common_colors(torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
+        generator.palette.copy_(count_colors(generator, torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
     generator.trained_size = 64
     return generator.eval()
 

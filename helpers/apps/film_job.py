@@ -20,7 +20,7 @@ from helpers.apps.film_writer import FORMATS, mux, write_film
 from helpers.apps.optical_flow import propagate_hints, steady
 from helpers.files import locked, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, render
-from helpers.inference.suggestions import described, hints_like
+from helpers.inference.suggestions import encode_reference, hints_like
 from helpers.inference.user_hints import NO_HINTS, Hint
 
 LOOK = 160  # pixels on the shorter side of the frames in which cuts are found
@@ -72,7 +72,7 @@ def predict_frames(
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
     if options.like:
-        reference = described(colorizer, options.like)
+        reference = encode_reference(colorizer, options.like)
         hints = [[hints_like(colorizer, rgb, reference), *own] for rgb, own in zip(frames, hints, strict=True)]
     prepared, colors = [colorizer.prepare(rgb, options) for rgb in frames], []
     for start in range(0, len(prepared), BATCH):

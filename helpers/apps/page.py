@@ -22,8 +22,8 @@ from helpers.apps.folder import FILMS, target_of
 from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.suggestions import answers, reference_hints
-from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
+from helpers.inference.suggestions import alternatives, reference_hints
+from helpers.inference.user_hints import NO_HINTS, Hint, suggest_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
 SHOWN = 320  # pixels on the shorter side of the photo to paint on, for speed
@@ -227,13 +227,13 @@ class HintsTab:
 
     def propose(self, photo: np.ndarray, result: np.ndarray, event: gr.SelectData) -> tuple:
         """Return a clicked place, and swatches of likely colors for it, each with its color as the caption."""
-        found = likely_colors(self.colorizer.generator, photo, result, *map(int, event.index))
+        found = suggest_colors(self.colorizer.generator, photo, result, *map(int, event.index))
         found = found if len(found) > 1 else found + COLORS  # weights without a palette
         return event.index, [(np.full((40, 40, 3), ImageColor.getrgb(color), np.uint8), color) for color in found]
 
     def answers(self, photo: np.ndarray | None) -> tuple:
         """Return several answers as lists of hints, and as photos."""
-        lists = [] if photo is None else answers(self.colorizer, photo)
+        lists = [] if photo is None else alternatives(self.colorizer, photo)
         return lists, [self.colorizer(photo, hints) for hints in lists]
 
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from helpers.models import blocks
 from helpers.models.blocks import init_weights, pad_to_stride
 from helpers.models.hint_attention import HintAttention
+from helpers.models.likely_colors import PALETTE
 
 WIDTHS = (256, 128, 64, 64, 32)  # channels of the decoder at 1/16, 1/8, 1/4, 1/2 and the full size
-PALETTE = (3, 8, 6, 2)  # ab of six common colors, for each third of the height and each eighth of the lightness
 
 
 def imagenet_weights(name: str, body: nn.Module) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Other sizes than multiples of 32
     are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. encoder, weights, freeze_encoder:
     see `Encoder`; bottleneck: "residual" (`res_blocks` of them) or "identity" (nothing); hints: also takes color hints
-    (N, 3, H, W), see `HintAttention`, and holds a `palette` of colors to propose.
+    (N, 3, H, W), see `HintAttention`, and holds a `palette` of colors to propose, see `count_colors`.
     """
 
     def __init__(
@@ -118,11 +118,22 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
         """Return the predicted ab; raises ValueError for hints if the generator was made without `hints=True`."""
         (height, width), L = L.shape[-2:], pad_to_stride(L)
+        hints = None if hints is None else pad_to_stride(hints)
+        ab, maps = self.decoded(L, hints)
+        if hints is not None:
+            ab = (ab + self.hint_attention(maps, L, ab, hints)).clamp(-1, 1)
+            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
+        return ab[..., :height, :width]
+
+    def decoded(self, L: Tensor, hints: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return ab before hints are attended to, and the six feature maps by which they are; H and W fit the stride.
+
+        Raises ValueError as `forward` does.
+        """
         features = self.encoder(L)  # (N, C1, H/2, W/2) to (N, C5, H/32, W/32)
         if hints is not None:
             if self.hint_attention is None:
                 raise ValueError("this generator takes no hints: notebook 07 makes one that does")
-            hints = pad_to_stride(hints)
             weighted = torch.cat([hints[:, :2] * hints[:, 2:], hints[:, 2:]], 1)
             features = [
                 x + conv(nn.functional.adaptive_avg_pool2d(weighted, x.shape[-2:]).to(x.dtype))
@@ -133,11 +144,7 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
             x = up(x, skip)  # (N, C, H/16, W/16) to (N, C, H, W)
             maps.append(x)
-        ab = torch.tanh(self.smooth(self.head(x)))  # (N, 2, H, W)
-        if hints is not None:
-            ab = (ab + self.hint_attention([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
-            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
-        return ab[..., :height, :width]
+        return torch.tanh(self.smooth(self.head(x))), [*skips[:3], *maps[-3:]]  # (N, 2, H, W)
 
 
 def arguments_of(network: nn.Module) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import torch
 from tiny import TinyGenerator, TinyPhotos
 from torch import nn
 
-from helpers.data.batches import lab_batch
 from helpers.models.generator import Generator
-from helpers.models.hinted import common_colors, with_hints
+from helpers.models.hinted import with_hints
+from helpers.models.likely_colors import count_colors
 from helpers.models.srresnet import SRResNet
 
 
@@ -41,25 +41,10 @@ def test_only_the_hint_layers_can_learn():
     assert learned == {name for name, _ in after.named_parameters() if name.startswith("hint_")} and len(learned) > 6
     norms = [norm for norm in after.modules() if isinstance(norm, nn.BatchNorm2d)]
     assert after.training and norms and not any(norm.training for norm in norms)
-    assert torch.equal(after.palette, common_colors(photos))
+    assert torch.equal(after.palette, count_colors(after, photos))
 
 
 @pytest.mark.parametrize("network", [TinyGenerator(), SRResNet(1)])
 def test_a_network_that_cannot_take_hints_is_refused_by_its_class(network):
     with pytest.raises(ValueError, match=type(network).__name__):
         with_hints(network)
-
-
-def test_the_proposed_colors_are_the_common_ones():
-    photos = torch.zeros(4, 3, 60, 60, dtype=torch.uint8)
-    blue, green, brown = ((60, 110, 220), (60, 140, 60), (130, 90, 60))
-    for rows, color in ((slice(0, 20), blue), (slice(20, 60), green), (slice(20, 25), brown)):
-        photos[:, :, rows] = torch.tensor(color, dtype=torch.uint8).view(3, 1, 1)
-    palette = common_colors(photos)
-    assert palette.shape == (3, 8, 6, 2)
-    for third, color in ((0, blue), (1, green), (2, green)):
-        pixel = lab_batch(torch.tensor(color).view(1, 3, 1, 1) / 255)
-        lightness = int((pixel.L.item() + 1) / 2 * 8)
-        assert (palette[third, lightness, 0] - pixel.ab.flatten()).abs().max() < 6 / 128, third
-    distance = (palette[..., None, :] - palette[..., None, :, :]).abs().amax(-1) + torch.eye(6)
-    assert distance.min() > 0  # no color twice
