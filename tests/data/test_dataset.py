@@ -16,7 +16,7 @@ import torch
 from helpers.config import Config
 from helpers.data import dataset
 from helpers.data.batches import Batches
-from helpers.data.photos import read_rgb
+from helpers.data.photos import center_square, read_rgb
 
 SHIPPED = Path(skimage.__file__).parent / "data"
 PHOTOS = ["chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "motorcycle_left.png"]
@@ -33,6 +33,10 @@ def gray_of(bgr):
     return cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
+def resized(bgr, factor):
+    return cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
 # the rules
 
 
@@ -42,10 +46,6 @@ def rules_of(folder, cfg, photos, **changes):
         cv2.imwrite(str(folder / name), bgr, [cv2.IMWRITE_JPEG_QUALITY, 60] if name.endswith("jpg") else [])
     facts = pd.DataFrame([dataset.inspect(folder / name) for name in photos])
     return list(dataset.apply_rules(facts, cfg.replace(**changes)))
-
-
-def resized(bgr, factor):
-    return cv2.resize(bgr, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def other_colors(bgr):
@@ -63,7 +63,6 @@ def other_colors(bgr):
         (lambda bgr: resized(bgr[:, 75:375], 0.85), "near-duplicate"),  # its center square: the part that a set holds
         (other_colors, ""),  # its hash is much the same, its color thumbnail is not
     ],
-    ids=["saved again", "half", "larger", "center square", "other colors"],
 )
 def test_what_looks_like_an_earlier_photo_is_a_near_duplicate(tmp_path, cfg, change, rule):
     photos = {"a.png": CHELSEA, "b.png": COFFEE, "c.jpg": change(CHELSEA), "d.jpg": COFFEE, "e.bmp": CHELSEA}
@@ -79,10 +78,8 @@ def test_different_photos_are_no_near_duplicates(tmp_path, cfg):
     assert rules_of(tmp_path, cfg, parts, min_colorfulness=0.0) == [""] * 25
 
 
-def sepia():
-    rows, columns = np.mgrid[:96, :96] / 96
-    gray = (rows * columns + 0.2 * np.sin(40 * rows)).clip(0, 1)[..., None]
-    return (255 * gray ** np.array([1.6, 1.0, 0.7])).astype(np.uint8)
+TINT = (np.mgrid[:96, :96].prod(0) / 95**2)[..., None] ** np.array([1.6, 1.0, 0.7])  # of a toned print
+PALE = cv2.addWeighted(CHELSEA, 0.05, gray_of(CHELSEA), 0.95, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,11 +88,10 @@ def sepia():
         (CHELSEA[:100, :200], {"size": 100}, ""),
         (CHELSEA[:99, :200], {"size": 100}, "smaller than 100 px"),
         (gray_of(CHELSEA), {}, "near-gray"),
-        (cv2.addWeighted(CHELSEA, 0.05, gray_of(CHELSEA), 0.95, 0), {}, "near-gray"),
-        (cv2.addWeighted(CHELSEA, 0.05, gray_of(CHELSEA), 0.95, 0), {"min_colorfulness": 0.5}, ""),
-        (sepia(), {"min_colorfulness": 0.0}, "near-gray"),  # colorful, but of one tint
+        (PALE, {}, "near-gray"),
+        (PALE, {"min_colorfulness": 0.5}, ""),
+        ((255 * TINT).astype(np.uint8), {"min_colorfulness": 0.0}, "near-gray"),  # colorful, but of one tint
     ],
-    ids=["just large enough", "too small", "gray", "nearly gray", "where less color counts", "a toned print"],
 )
 def test_small_and_gray_photos_are_dropped_by_their_rule(tmp_path, cfg, photo, changes, rule):
     assert rules_of(tmp_path, cfg, {"a.png": photo}, **changes) == [rule]
@@ -146,23 +142,28 @@ def test_a_set_holds_the_center_of_each_photo_and_where_it_comes_from(own, photo
     assert sorted(photos_folder.rglob("*")) == before  # on Colab and Kaggle it is a read-only mount
     shapes = {split: tuple(photos.load(split).shape) for split in dataset.SPLITS}
     assert shapes == {"train": (16, 3, 64, 64), "validation": (2, 3, 64, 64), "test": (2, 3, 64, 64)}
+    with pytest.raises(ValueError, match=r"valid.*train, validation, test"):
+        photos.load("valid")
     assert len(photos.load("train", 3)) == 3 and photos.manifest["source"].str.startswith("below/").sum() == 7
     assert len({name for split in dataset.SPLITS for name in photos.names(split)}) == 20
     for row in photos.manifest.itertuples():
-        center = cv2.imread(str(photos_folder / row.source))[:, 15:105]
-        wanted = cv2.resize(center, (64, 64), interpolation=cv2.INTER_LINEAR)[..., ::-1]
-        assert np.array_equal(read_rgb(photos.folder / row.name), wanted)
+        center = cv2.imread(str(photos_folder / row.source))[:, 15:105, ::-1]
+        assert np.array_equal(read_rgb(photos.folder / row.name), cv2.resize(center, (64, 64)))
         assert row.sha256 == hashlib.sha256((photos_folder / row.source).read_bytes()).hexdigest()
         assert (row.width, row.height) == (120, 90) and row.colorfulness > own.min_colorfulness
 
 
 def test_preparing_again_reads_no_photo_and_on_another_machine_gives_the_same(own, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # interrupted while it writes photos
+        patch.setattr("PIL.Image.Image.save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        dataset.prepare(own)
     first = dataset.prepare(own)
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "inspect", lambda path: pytest.fail("a photo was read again"))
         second = dataset.prepare(own)
     monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path / "another"))
-    third = dataset.prepare(own)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    third = dataset.prepare(own.replace(photos_folder="~/my photos"))
     assert first.folder == second.folder != third.folder
     for other in (second, third):
         pd.testing.assert_frame_equal(first.manifest, other.manifest)
@@ -171,21 +172,13 @@ def test_preparing_again_reads_no_photo_and_on_another_machine_gives_the_same(ow
 
 def test_exchanged_or_added_photos_and_another_seed_make_a_new_set(own, photos_folder):
     sets = [dataset.prepare(own)]
-    cv2.imwrite(str(photos_folder / "good01.jpg"), color_photo(500))
-    sets.append(dataset.prepare(own))
-    cv2.imwrite(str(photos_folder / "new.jpg"), color_photo(501))
-    sets += [dataset.prepare(own), *(dataset.prepare(own.replace(n_photos=12, seed=seed)) for seed in (0, 1))]
+    for number, name in ((500, "good01.jpg"), (501, "new.jpg")):
+        cv2.imwrite(str(photos_folder / name), color_photo(number))
+        sets.append(dataset.prepare(own))
+    sets += [*(dataset.prepare(own.replace(n_photos=12, seed=seed)) for seed in (0, 1))]
     assert len({photos.folder for photos in sets}) == 5
     assert [len(photos.manifest) for photos in sets] == [20, 20, 21, 12, 12]
     assert len({frozenset(photos.manifest["sha256"]) for photos in sets}) == 5
-
-
-def test_half_a_set_is_made_anew(own, monkeypatch):
-    """A preparation that was interrupted while it wrote photos is not taken for a finished one."""
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("PIL.Image.Image.save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
-        dataset.prepare(own)
-    assert len(dataset.prepare(own).load("train")) == 16
 
 
 def test_bad_files_stop_nothing_and_the_dropped_can_be_looked_at(own, photos_folder):
@@ -207,14 +200,14 @@ def test_bad_files_stop_nothing_and_the_dropped_can_be_looked_at(own, photos_fol
 
 
 def test_memory_mapped_photos_make_the_same_batches(sample_photos):
-    def rgb(photos):
-        batches = Batches(photos, 4, augment=[lambda rgb: rgb.flip(-1)], seed=3)
-        return [batch.rgb for _ in range(2) for batch in batches]
-
-    mapped = replace(sample_photos, memory_gb=0.0).load("train", None)
-    assert mapped.untyped_storage().filename and Batches(mapped, 4).photos is mapped
-    assert all(torch.equal(a, b) for a, b in zip(rgb(sample_photos.load("train", None)), rgb(mapped), strict=True))
-    assert torch.equal(replace(sample_photos, memory_gb=0.0).load("train", None), mapped)  # from the file of before
+    small, large = sample_photos, replace(sample_photos, memory_gb=0.0)
+    inside, mapped, again = (photos.load("train", None) for photos in (small, large, large))
+    assert mapped.untyped_storage().filename and torch.equal(again, mapped)  # from the file of before
+    for photos in (mapped, again):
+        pairs = zip(
+            *(Batches(each, 4, augment=[lambda rgb: rgb.flip(-1)], seed=3) for each in (inside, photos)), strict=True
+        )
+        assert all(torch.equal(ours.rgb, theirs.rgb) for ours, theirs in pairs)
 
 
 def test_originals_are_the_centers_of_the_files_that_are_large_enough(own, photos_folder):
@@ -224,8 +217,7 @@ def test_originals_are_the_centers_of_the_files_that_are_large_enough(own, photo
     large = dataset.originals(photos, 100)
     assert set(large.manifest["source"]) == {f"large{i}.png" for i in range(20)}
     for row in large.manifest.itertuples():
-        left = (row.width - 100) // 2
-        wanted = cv2.imread(str(photos_folder / row.source))[15:115, left : left + 100, ::-1]
+        wanted = center_square(read_rgb(photos_folder / row.source), 100)
         assert np.array_equal(read_rgb(large.folder / row.name), wanted)
     with pytest.raises(ValueError, match="original_size"):
         dataset.originals(photos, 131)
@@ -245,24 +237,11 @@ def test_originals_are_the_centers_of_the_files_that_are_large_enough(own, photo
     ],
 )
 def test_what_cannot_be_prepared_is_named_with_what_to_do(own, photos_folder, monkeypatch, changes, error, says):
-    def refuse(handle):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr("kagglehub.dataset_download", refuse)
+    monkeypatch.setattr("kagglehub.dataset_download", lambda handle: (_ for _ in ()).throw(OSError("no network")))
     monkeypatch.chdir(photos_folder)
     (photos_folder / "no photos").mkdir()
     with pytest.raises(error, match=f"(?s){says}"):
         dataset.prepare(own.replace(**changes))
-
-
-def test_an_unknown_split_is_refused_with_the_known_ones(sample_photos):
-    with pytest.raises(ValueError, match=r"valid.*train, validation, test"):
-        sample_photos.load("valid")
-
-
-def test_a_home_folder_may_be_written_with_a_tilde(own, photos_folder, monkeypatch):
-    monkeypatch.setenv("HOME", str(photos_folder.parent))
-    assert len(dataset.prepare(own.replace(photos_folder="~/my photos")).manifest) == 20
 
 
 # photos to show
@@ -279,12 +258,8 @@ def test_of_a_folder_what_can_be_read_is_shown_and_the_rest_named(tmp_path, caps
     assert all(name in printed for name in bad) and "skipped" in printed
     (square,) = dataset.load_squares(str(tmp_path), 60, 1)
     assert np.array_equal(square.permute(1, 2, 0), np.asarray(odd_photos.color((120, 60)))[:, 30:90])
-
-
-def test_without_a_folder_the_color_photos_of_scikit_image_are_shown():
-    squares = dataset.load_squares("", 48)
-    assert squares.shape == (5, 3, 48, 48) and squares.dtype == torch.uint8
-    assert all((photo.float().amax(0) - photo.float().amin(0)).mean() > 5 for photo in squares)
+    shown = dataset.load_squares("", 48)  # without a folder scikit-image's photos are shown
+    assert shown.shape == (5, 3, 48, 48) and (shown.amax(1) - shown.amin(1)).float().mean((1, 2)).min() > 5
 
 
 # Kaggle's photos
@@ -308,24 +283,23 @@ def labels(kaggle_cache):
     """A row for each of 400 photos of train_color, all spoiled ones among them: its name, its file, what is wrong."""
     if not (kaggle_cache / "manifest.csv").exists():
         pytest.skip("KAGGLEHUB_CACHE has no manifest.csv that says which photos are bad")
-    table = pd.read_csv(kaggle_cache / "manifest.csv", keep_default_na=False)
+    table, folder = pd.read_csv(kaggle_cache / "manifest.csv", keep_default_na=False), dataset.download_kaggle()
     table = table[table["split"] == "train"].set_index("name")
-    folder = dataset.download_kaggle()
-    table["sha256"] = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in table.index]
+    table["path"] = [folder / name for name in table.index]
+    table["sha256"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in table["path"]]
     twins = table.loc[table["poor"] == "duplicate", "sha256"]  # each and the photo of the same content
     spoiled = (table["poor"] != "") | table["sha256"].isin(twins)
-    table["path"] = [folder / name for name in table.index]
     return pd.concat([table[spoiled], table[~spoiled][: 400 - spoiled.sum()]])
 
 
 @pytest.fixture(scope="module")
 def kaggle(labels, tmp_path_factory):
     """Those of them that pass the rules, prepared at 128 px."""
+    (folder := tmp_path_factory.mktemp("kaggle") / "links").mkdir()
+    for path in labels["path"]:
+        (folder / path.name).symlink_to(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLORIZE_WORKSPACE", str(tmp_path_factory.mktemp("kaggle")))
-        folder = tmp_path_factory.mktemp("links")
-        for path in labels["path"]:
-            (folder / path.name).symlink_to(path)
+        patch.setenv("COLORIZE_WORKSPACE", str(folder.parent))
         return dataset.prepare(Config(data_source="folder", photos_folder=folder, size=128, n_photos=10_000))
 
 
@@ -342,13 +316,11 @@ def test_kaggle_spoiled_photos_are_found_and_hardly_any_other_is_lost(kaggle, la
 
 def test_kaggle_no_near_duplicate_straddles_the_split(kaggle):
     """Checked in another way than the selection does it: by the correlation of 32x32 gray thumbnails."""
-
-    def thumbs(splits):
-        grays = [kaggle.load(split).float().mean(1).numpy() for split in splits]
-        small = np.stack([cv2.resize(g, (32, 32), interpolation=cv2.INTER_AREA).ravel() for g in np.concatenate(grays)])
-        small -= small.mean(1, keepdims=True)
-        return small / np.linalg.norm(small, axis=1, keepdims=True)
-
-    alike = thumbs(["train"]) @ thumbs(["validation", "test"]).T
-    held_out = kaggle.names("validation") + kaggle.names("test")
-    assert not [(kaggle.names("train")[i], held_out[j]) for i, j in np.argwhere(alike > 0.995)]
+    thumbs, names = {}, {}
+    for side, splits in {"train": ["train"], "held out": ["validation", "test"]}.items():
+        grays = torch.cat([kaggle.load(split) for split in splits]).float().mean(1, keepdim=True)
+        flat = torch.nn.functional.interpolate(grays, (32, 32), mode="area").flatten(1)
+        thumbs[side] = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True))
+        names[side] = [name for split in splits for name in kaggle.names(split)]
+    alike = thumbs["train"] @ thumbs["held out"].T
+    assert not [(names["train"][i], names["held out"][j]) for i, j in torch.nonzero(alike > 0.995)]

@@ -20,30 +20,17 @@ def written_out(layer, x):
     return x + layer.gamma * layer.out(means.mT.unflatten(2, x.shape[-2:]))
 
 
-@pytest.fixture
-def layer():
-    layer = SelfAttention2d(16)
+def test_it_is_the_formula_and_so_are_its_gradients_and_its_maps():
+    layer, x = SelfAttention2d(16), torch.randn(2, 16, 3, 5, requires_grad=True)
     nn.init.constant_(layer.gamma, 0.7)
-    return layer
-
-
-@pytest.fixture
-def x():
-    return torch.randn(2, 16, 3, 5, requires_grad=True)
-
-
-def test_it_is_the_formula_and_so_are_its_gradients(layer, x):
     results = layer(x), written_out(layer, x)
     inputs = [x, *layer.parameters()]
     fast, slow = (torch.autograd.grad(result.square().sum(), inputs) for result in results)
     for ours, theirs in [results, *zip(fast, slow, strict=True)]:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert all(gradient.abs().sum() > 0 for gradient in fast)  # every weight learns
-
-
-def test_maps_are_the_weights_that_it_uses(layer, x):
     seen = layer.maps(x)[:, 0] @ tokens(layer.value(x))
-    torch.testing.assert_close(layer(x), x + 0.7 * layer.out(seen.mT.unflatten(2, (3, 5))))
+    torch.testing.assert_close(results[0], x + 0.7 * layer.out(seen.mT.unflatten(2, (3, 5))))
 
 
 class Followed(nn.Module):
