@@ -54,12 +54,9 @@ def profiled(way: Way, steps: int = 5) -> dict[str, float]:
         torch.cuda.reset_peak_memory_stats()
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * GPU) as watched:
         run(way, steps)
-    launches = sum("LaunchKernel" in event.name for event in watched.events())
-    kernels = [event for event in watched.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    busy, end = 0.0, 0.0  # microseconds of the union of all kernels, which may overlap on several streams
-    for event in sorted(kernels, key=lambda event: event.time_range.start):
-        busy += max(0.0, event.time_range.end - max(end, event.time_range.start))
-        end = max(end, event.time_range.end)
+    kernels = watched.key_averages()
+    launches = sum(each.count for each in kernels if "LaunchKernel" in each.key)
+    busy = sum(each.self_device_time_total for each in kernels)  # microseconds
     memory = torch.cuda.max_memory_allocated() / 1e9 if GPU else float("nan")
     return {"launches": launches / steps, "busy ms": busy / 1000 / steps, "peak GB": memory}
 
