@@ -9,13 +9,12 @@ import os
 import sys
 import tempfile
 import warnings
-from itertools import islice
 from pathlib import Path
 
 import torch
 from common import as_markdown, machine, write_photos
 from torch.profiler import ProfilerActivity, profile
-from ways import UNMEASURED, Way, endless, our_way, reports_way, seconds_per_step, settings, wait
+from ways import UNMEASURED, Way, our_way, reports_way, run, seconds_per_step, settings
 
 from helpers.runs import Run
 from helpers.training.__main__ import train
@@ -26,34 +25,25 @@ TINY = {"encoder": "test_efficientnet", "res_blocks": 1} if SMALL else {}
 SIZE, BATCHES, STEPS, PHOTOS = (64, (2, 3), 2, 24) if SMALL else (255, (8, 16, 32), 20, 1500)
 
 
-def run(way: Way, steps: int) -> None:
-    """Take some steps, and wait for them."""
-    step, batches = way
-    for batch in islice(endless(batches), steps):
-        step(batch)
-    wait()
-
-
 def waits(way: Way) -> list[str]:
     """Return the places (file:line) where a step, or making its batch, waits for the GPU; empty on a CPU."""
-    run(way, UNMEASURED)
+    run(*way, UNMEASURED)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         set_mode = torch.cuda.set_sync_debug_mode if GPU else print
         set_mode("warn")
-        for batch in islice(way[1], 1):
-            way[0](batch)
+        run(*way, 1)
         set_mode("default")
     return [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
 
 
 def profiled(way: Way, steps: int = 5) -> dict[str, float]:
     """Return kernel launches and the GPU's busy milliseconds per step, and the peak memory in GB."""
-    run(way, UNMEASURED)
+    run(*way, UNMEASURED)
     if GPU:
         torch.cuda.reset_peak_memory_stats()
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * GPU) as watched:
-        run(way, steps)
+        run(*way, steps)
     kernels = watched.key_averages()
     launches = sum(each.count for each in kernels if "LaunchKernel" in each.key)
     busy = sum(each.self_device_time_total for each in kernels)  # microseconds

@@ -7,6 +7,7 @@ and losses are the series'.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from helpers.training.losses import Perceptual, bce
 from helpers.training.steps import learner, make_adversarial_step, make_warmup_step
 
 UNMEASURED = 2  # steps at the start, in which memory is allocated and kernels are chosen
-Way = tuple[Callable[..., Any], Iterable]
+Way = tuple[Callable[..., Any], Iterator]
 
 
 def settings(**changes: Any) -> Config:
@@ -46,10 +47,10 @@ def our_way(cfg: Config, adversarial: bool, paths: Sequence[Path]) -> Way:
     batches = Batches(photos, cfg.batch_size, accelerator.device, augmentations(cfg))
     generator = learner(cfg, accelerator, Generator(**cfg.generator()).train(), cfg.warmup_lr)
     if not adversarial:
-        return make_warmup_step(cfg, *generator), batches
+        return make_warmup_step(cfg, *generator), endless(batches)
     discriminator = learner(cfg, accelerator, Discriminator().train(), cfg.adversarial_lr)
     perceptual = Perceptual(None).to(accelerator.device)
-    return make_adversarial_step(cfg, generator, discriminator, perceptual, accelerator.autocast), batches
+    return make_adversarial_step(cfg, generator, discriminator, perceptual, accelerator.autocast), endless(batches)
 
 
 class PlainPhotos(list):
@@ -97,13 +98,8 @@ def reports_way(cfg: Config, adversarial: bool, paths: Sequence[Path]) -> Way:
             loss = loss + cfg.lambda_perc * perceptual(rgb, truth).mean()
         return descend(loss, generator)
 
-    return step, DataLoader(PlainPhotos(paths, cfg), cfg.batch_size, shuffle=True, num_workers=2, drop_last=True)
-
-
-def wait() -> None:
-    """Let a GPU finish what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    photos = PlainPhotos(paths, cfg)
+    return step, endless(DataLoader(photos, cfg.batch_size, shuffle=True, num_workers=2, drop_last=True))
 
 
 def endless(batches: Iterable) -> Iterator:
@@ -112,12 +108,17 @@ def endless(batches: Iterable) -> Iterator:
         yield from batches
 
 
-def seconds_per_step(step: Callable[..., Any], batches: Iterable, steps: int) -> float:
-    """Return the seconds that a step takes with making its batch, the mean of some steps."""
-    for i, batch in zip(range(UNMEASURED + steps), endless(batches), strict=False):
-        if i == UNMEASURED:
-            wait()
-            started = time.perf_counter()
+def run(step: Callable[..., Any], batches: Iterator, steps: int) -> None:
+    """Take some steps, and let a GPU finish them."""
+    for batch in islice(batches, steps):
         step(batch)
-    wait()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds_per_step(step: Callable[..., Any], batches: Iterator, steps: int) -> float:
+    """Return the seconds that a step takes with making its batch, the mean of some steps."""
+    run(step, batches, UNMEASURED)
+    started = time.perf_counter()
+    run(step, batches, steps)
     return (time.perf_counter() - started) / steps
