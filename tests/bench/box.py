@@ -1,7 +1,7 @@
 """`make box-bench`: how good the model in the box is, as Markdown tables, and a sheet of all of Kodak24.
 
 On the test photos of the profile (`laptop`), beside all trained runs; on Kodak24 where KODAK24 names its folder;
-by kind of photo where PHOTOS names the folder that the box was trained on (its test split; folders hold the kinds).
+by source where PHOTOS names the folder that the box was trained on (its validation photos).
 HISTORIC names a folder of old photographs for the sheet; ELSEWHERE one of color photos from elsewhere, at 256 px.
 """
 
@@ -31,14 +31,6 @@ from helpers.inference.colorizer import Colorizer, render
 from helpers.plots import images
 from helpers.runs import Run, load_network, runs
 
-KINDS = {
-    "scenes": ("intel_scenes", "weather", "landscapes", "travel"),
-    "people": ("lfw", "portraits", "news_people", "fddb", "humans", "fairface", "street_fashion"),
-    "animals": ("catsdogs", "monkeys", "wildanimals"),
-    "rooms and houses": ("houses", "rooms", "messy_rooms"),
-    "food": ("food", "grocery", "cooking", "howtocook"),
-    "flowers": ("flowers",),
-}
 SHARES = (0.5, 0.6, 0.75, 0.9)  # of the truth's colorfulness
 FIRST = (13, 15, 16, 21, 23, 2)  # photos of Kodak24 in the first picture, the last two are failures
 
@@ -60,14 +52,12 @@ def on_squares(generator: nn.Module, test: Tensor) -> dict[str, float]:
     return row | {f"gain at {share:.0%}": gain(curve, share) for share in SHARES}
 
 
-def by_kind(generator: nn.Module, folder: str) -> dict[str, dict]:
-    """Return scores on each kind of the validation photos that `make box` holds out."""
+def by_source(generator: nn.Module, folder: str) -> dict[str, dict]:
+    """Return scores on the validation photos that `make box` holds out, a row for each source."""
     photos, sources = train_box.pack(Path(folder))
     held_out = train_box.divide(sources)[0]
-    squares, kinds = train_box.squares_of(photos[held_out]), sources[held_out]
-    others = set(kinds) - {name for names in KINDS.values() for name in names}
-    tests = {title: squares[np.isin(kinds, list(names))] for title, names in (KINDS | {"of all sorts": others}).items()}
-    return {title: {"photos": len(test)} | on_squares(generator, test) for title, test in tests.items() if len(test)}
+    squares, sources = train_box.squares_of(photos[held_out]), sources[held_out]
+    return {name: on_squares(generator, squares[sources == name]) for name in np.unique(sources)}
 
 
 def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
@@ -114,7 +104,7 @@ def main() -> None:
     rows |= {name: on_squares(load_network(path), test) for name, path in trained.items()}
     print(f"\n{len(test)} test photos of the profile, {cfg.size} px\n\n{as_markdown(rows)}")
     if os.environ.get("PHOTOS"):
-        print(f"\nHeld out from the box's own photos\n\n{as_markdown(by_kind(box, os.environ['PHOTOS']))}")
+        print(f"\nHeld out from the box's own photos\n\n{as_markdown(by_source(box, os.environ['PHOTOS']))}")
 
 
 if __name__ == "__main__":

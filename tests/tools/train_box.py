@@ -194,10 +194,10 @@ def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[],
     file = workspace.folder("box") / f"{name}.pt"
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps))),
-    )
+    rates = [
+        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
+    ]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     parts, first = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
