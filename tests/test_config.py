@@ -47,23 +47,15 @@ def test_folders_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
     assert cfg.replace(photos_folder=Path("/mine")).photos_folder == "/mine"
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "kind", "allowed"),
-    [
-        ("size", 8, ValueError, "from 32 to 4096"),
-        ("lambda_perc", float("nan"), ValueError, "from 0 to"),
-        ("ema_decay", 1.0, ValueError, "to 0.999999"),
-        ("schedule", "linear", ValueError, "constant, cosine"),
-        ("encoder_weights", "imagenett", ValueError, "imagenet, auto, None"),
-        ("patch_size", 66, ValueError, "multiple of 4"),
-        ("run", "a/b", ValueError, "letters"),
-        ("run", "box", ValueError, "name yours"),
-        ("batch_size", 2.5, TypeError, "int"),
-        ("batch_size", True, TypeError, "int"),
-        ("ema_decay", "0.9", TypeError, "float or None"),
-        ("photos_folder", 3, TypeError, "str or PathLike"),
-    ],
-)
-def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, kind, allowed):
+IMPOSSIBLE = [("size", 8, "from 32 to 4096"), ("lambda_perc", float("nan"), "from 0 to"), ("ema_decay", 1.0, "to 0.99")]
+IMPOSSIBLE += [("schedule", "linear", "constant, cosine"), ("encoder_weights", "imagenett", "imagenet, auto, None")]
+IMPOSSIBLE += [("run", "a/b", "letters"), ("run", "box", "name yours"), ("patch_size", 66, "multiple of 4")]
+OF_NO_TYPE = [("batch_size", 2.5, "int"), ("batch_size", True, "int"), ("ema_decay", "0.9", "float or None")]
+OF_NO_TYPE += [("photos_folder", 3, "str or PathLike")]
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), IMPOSSIBLE + OF_NO_TYPE)
+def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, allowed):
+    kind = TypeError if (field, value, allowed) in OF_NO_TYPE else ValueError
     with pytest.raises(kind, match=f"^{field}=.*{allowed}"):
         cfg.replace(**{field: value})

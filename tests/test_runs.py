@@ -168,7 +168,8 @@ def test_a_network_that_was_changed_after_building_is_loaded_into_another(saved,
 
 
 def test_a_failed_write_leaves_the_old_file_whole(saved, cfg, monkeypatch):
-    run, before = saved(), saved().file("warmup").read_bytes()
+    run = saved()
+    before = run.file("warmup").read_bytes()
     monkeypatch.setattr(runs_module, "save_file", lambda state, path, metadata: path.write_bytes(b"half") / 0)
     for phase in ("warmup", "adversarial"):
         with pytest.raises(OSError, match="cannot be written"):
