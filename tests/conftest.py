@@ -98,15 +98,6 @@ def kaggle_cache():
     return Path(cache)
 
 
-@pytest.fixture(scope="session")
-def kodak():
-    """The photos of Kodak24, where the folder KODAK24 holds them."""
-    paths = sorted(Path(os.environ.get("KODAK24", "-")).glob("*.png"))
-    if len(paths) != 24:
-        pytest.skip("the folder KODAK24 does not hold the 24 photos")
-    return paths
-
-
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty cache for downloaded weights, and no network to fill it from."""

@@ -25,15 +25,13 @@ def test_each_patch_has_70_by_70_pixels(discriminator):
     discriminator(L, ab)[0, 0, 15, 15].backward()
     for gradient in (L.grad, ab.grad):
         seen = gradient[0].abs().amax(0) > 0
-        rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
-        assert rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1 == 70 and seen.sum() == 70 * 70
+        assert seen.any(1).sum() == seen.any(0).sum() == 70 and seen.sum() == 70 * 70
 
 
 def test_it_has_the_reports_layers(discriminator):
     kinds = [type(layer).__name__.removeprefix("Parametrized") for layer in discriminator.layers]
     assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 4 + ["Conv2d"]
-    widths = [layer.out_channels for layer in discriminator.layers if hasattr(layer, "kernel_size")]
-    assert widths == [64, 128, 256, 512, 1]
+    assert [layer.out_channels for layer in discriminator.layers[::3]] == [64, 128, 256, 512, 1]
 
 
 @torch.no_grad()

@@ -24,13 +24,10 @@ def loud(**arguments):
 @torch.no_grad()
 def test_without_hints_its_colors_are_as_before(changes):
     before = loud(**changes)
-    after = with_hints(before)
+    after, L, hints = with_hints(before), torch.rand(2, 1, 33, 50) * 2 - 1, torch.rand(2, 3, 33, 50)
     for conv in after.hint_convs:
         nn.init.normal_(conv.weight)
-    for size in ((64, 64), (33, 50), (100, 64)):
-        L = torch.rand(2, 1, *size) * 2 - 1
-        assert torch.equal(after(L), before(L))  # bit for bit
-    hints = torch.rand(2, 3, 100, 64)
+    assert torch.equal(after(L), before(L))  # bit for bit
     assert (after(L, hints) - before(L)).abs().max() > 1e-2
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from symtable import symtable
 
 import nbformat
 import pytest
@@ -23,19 +24,10 @@ def text_of(notebook):
 
 def bound(source):
     """The names that a cell gives a meaning to; those of loops and comprehensions end with them."""
-    tree, names, within = ast.parse(source), set(), set()
-    for node in ast.walk(tree):
-        targets = [node.target] if isinstance(node, (ast.For, ast.comprehension)) else []
-        within |= {id(name) for target in targets for name in ast.walk(target)}
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {alias.asname or alias.name for alias in node.names}
-        else:
-            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-            names |= {name.id for name in stored if id(name) not in within}
-    return names
+    symbols = symtable(source, "cell", "exec").get_symbols()
+    loops = [node.target for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For)]
+    within = {node.id for target in loops for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()} - within
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())

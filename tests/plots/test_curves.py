@@ -21,6 +21,13 @@ def figures(monkeypatch):
     assert not plt.get_fignums()
 
 
+@pytest.fixture
+def axis():
+    figure, axis = plt.subplots()
+    yield axis
+    plt.close(figure)
+
+
 def steps(*names, epochs=2, count=10):
     table = pd.DataFrame({name: np.random.rand(epochs * count) + 0.1 for name in names})
     return table.assign(epoch=np.repeat(np.arange(1, epochs + 1), count))
@@ -40,29 +47,21 @@ def test_each_column_of_steps_is_in_one_panel_and_empty_panels_are_left_out():
     assert list(curves.panels_of(steps("L1"))) == ["generator's terms"]
 
 
-@pytest.mark.parametrize(("columns", "scale"), [(["GAN"], "log"), (["minus"], "symlog"), (["GAN", "minus"], "symlog")])
-def test_steps_are_drawn_over_epochs_on_a_scale_that_shows_negative_values_too(columns, scale):
-    figure, axis = plt.subplots()
+def test_steps_are_drawn_over_epochs_on_a_scale_that_shows_negative_values_too(axis):
     table = steps("GAN", epochs=3)
-    curves.draw_steps(axis, table.assign(minus=-table["GAN"]), columns, "generator's terms")
-    x = axis.lines[0].get_xdata()
-    assert x[0] == 0 and 2.8 < x[-1] < 3 and axis.get_yscale() == scale
-    plt.close(figure)
+    for columns, scale in ((["GAN"], "log"), (["minus"], "symlog"), (["GAN", "minus"], "symlog")):
+        curves.draw_steps(axis, table.assign(minus=-table["GAN"]), columns, "generator's terms")
+        x = axis.lines[0].get_xdata()
+        assert x[0] == 0 and 2.8 < x[-1] < 3 and axis.get_yscale() == scale
+        axis.clear()
 
 
-@pytest.mark.parametrize(
-    ("more", "metric", "lines"),
-    [
-        ({"val PSNR raw": [1.0, 2.0]}, "PSNR", ["EMA weights", "raw weights"]),
-        ({}, "PSNR", ["raw weights"]),
-        ({}, "colorfulness", ["raw weights", "truth"]),
-    ],
-)
-def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness(more, metric, lines):
-    figure, axis = plt.subplots()
-    curves.draw_validation(axis, history(**more), metric)
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == lines
-    plt.close(figure)
+def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness(axis):
+    shown = {"PSNR": ["EMA weights", "raw weights"], "L1": ["raw weights"], "colorfulness": ["raw weights", "truth"]}
+    for metric, lines in shown.items():
+        curves.draw_validation(axis, history(**{"val PSNR raw": [1.0, 2.0]} if metric == "PSNR" else {}), metric)
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == lines
+        axis.clear()
 
 
 def test_a_live_figure_updates_in_its_place_at_most_every_two_seconds_and_shows_the_progress(monkeypatch, figures):

@@ -29,8 +29,7 @@ def no_figure_left_open():
 
 def test_photos_of_any_type_become_arrays_for_matplotlib(photos):
     wanted = photos[0].permute(1, 2, 0).numpy() / 255
-    for photo in (photos[0], photos[0] / 255, wanted):
-        assert np.allclose(images.as_image(photo), wanted, atol=1e-6)
+    assert all(np.allclose(images.as_image(each), wanted, atol=1e-6) for each in (photos[0], photos[0] / 255, wanted))
     assert images.as_image(photos[0, :1]).shape == (12, 18)
 
 

@@ -28,7 +28,7 @@ from helpers.color import L_ab_to_rgb, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data.hint_squares import draw_squares, hints_of
 from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
-from helpers.evaluation import metrics
+from helpers.evaluation.frontier import frontier
 from helpers.models.generator import Generator
 from helpers.models.hinted import with_hints
 from helpers.models.srresnet import SRResNet, bicubic
@@ -96,8 +96,7 @@ def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             rgb = read_rgb(path)
         except OSError as error:
-            print(f"skipped: {error}")
-            return None
+            return print(f"skipped: {error}")
         return center_square(rgb, PACKED, cv2.INTER_AREA if min(rgb.shape[:2]) > PACKED else cv2.INTER_LINEAR)
 
     paths = list_photos(folder)
@@ -195,10 +194,10 @@ def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[],
     file = workspace.folder("box") / f"{name}.pt"
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps))),
-    )
+    rates = [
+        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
+    ]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     parts, first = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
@@ -264,10 +263,9 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
 
 def report(generator: nn.Module, photos: Tensor) -> None:
     """Print the gain over gray and the colorfulness on validation photos."""
-    table = metrics.measure_all(metrics.colorize_all(generator, photos), photos, with_ssim=False)
-    gray = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos, with_ssim=False)
-    share = table["colorfulness"].mean() / table["truth"].mean()
-    print(f"validation: {(table['PSNR'] - gray['PSNR']).mean():+.2f} dB over gray at {share:.0%} of the truth's colors")
+    curve = frontier(generator, photos)
+    gain, share = curve.loc[1.0, "PSNR"] - curve.loc[0.0, "PSNR"], curve.loc[1.0, "of truth"]
+    print(f"validation: {gain:+.2f} dB over gray at {share:.0%} of the truth's colors")
 
 
 def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
@@ -285,8 +283,8 @@ def compress(small: Tensor, chance: np.random.RandomState) -> Tensor:
     decoded = []
     for photo in (small[:, 0] * 255).round().byte().numpy():
         file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(chance.randint(50, 96))])[1]
-        decoded.append(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE))
-    return torch.from_numpy(np.stack(decoded))[:, None].float() / 255
+        decoded.append(to_tensor(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)[..., None]))
+    return torch.cat(decoded)
 
 
 def train_enlarger(folder: Path) -> None:
@@ -326,9 +324,9 @@ def train_box(folder: Path) -> None:
 
         generator = copy.deepcopy(networks[phase.start]) if phase.start else Generator(**cfg.generator())
         if name == "hints":
-            networks[name] = train(name, networks, with_hints(generator, squares_of(photos[training[::8]])), _draw)
-        else:
-            networks[name] = settle(train(name, networks, generator, _draw), _draw)
+            generator = with_hints(generator, squares_of(photos[training[::8]]))
+        trained = train(name, networks, generator, _draw)
+        networks[name] = trained if name == "hints" else settle(trained, _draw)
         report(networks[name].eval(), held_out)
         if name == "general":
             networks["beyond"] = beyond(networks["colors"], networks["general"])
