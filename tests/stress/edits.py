@@ -129,7 +129,7 @@ def train(workspace, name, edits, look=""):
     """Run the cells of a notebook up to `fit`, after some edits; return all that it printed, or its error."""
     dropped = [each for each in PICTURES if each[:3] == LAST[name][:3]]
     notebook = edited(up_to(read(name), LAST[name], dropped), *edits)
-    notebook.cells.append(nbformat.v4.new_code_cell(f"print('came out:', {look or None})"))
+    notebook.cells.append(nbformat.v4.new_code_cell(f"print('came out:', ({look or None}))"))
     try:
         return printed(run(notebook, workspace))
     except CellExecutionError as error:
