@@ -63,7 +63,8 @@ def test_what_looks_like_an_earlier_photo_is_a_near_duplicate(tmp_path, cfg):
     assert rules == [""] * len(photos) + ["near-duplicate"] * len(alike)
 
 
-TINT = (np.mgrid[:96, :96].prod(0) / 95**2)[..., None] ** np.array([1.6, 1.0, 0.7])  # of a toned print
+ROWS, COLUMNS = np.mgrid[:96, :96, :1][:2] / 96
+TINT = (ROWS * COLUMNS + 0.2 * np.sin(40 * ROWS)).clip(0, 1) ** np.array([1.6, 1.0, 0.7])  # of a toned print
 PALE = cv2.addWeighted(CHELSEA, 0.05, gray_of(CHELSEA), 0.95, 0)
 
 
@@ -113,7 +114,7 @@ def photos_folder(tmp_path):
 @pytest.fixture
 def own(cfg, photos_folder):
     """The configuration for the photos of that folder."""
-    return cfg.replace(data_source="folder", photos_folder=str(photos_folder))
+    return cfg.replace(data_source="folder", photos_folder=str(photos_folder), n_photos=100)
 
 
 def test_a_set_holds_the_center_of_each_photo_and_where_it_comes_from(own, photos_folder):
