@@ -234,7 +234,7 @@ def test_the_command_colorizes_a_photo_and_names_what_is_wrong(run, source, tmp_
 
 
 def test_the_stop_button_ends_the_command_soon_and_a_second_call_continues(loud_generator, cfg, source, tmp_path):
-    weights, count = tmp_path / "weights.safetensors", 72
+    weights, count = tmp_path / "weights.safetensors", 150
     save_network(weights, loud_generator, cfg)
     for i in range(count):
         odd_photos.color((480, 320)).save(source / f"{i:02}.jpg")

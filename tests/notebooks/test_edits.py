@@ -25,8 +25,8 @@ HINGE = [
     ("bce(real, 1.0), bce(fake, 0.0)", "F.relu(1 - real).mean(), F.relu(1 + fake).mean()"),
     ("bce(judge(batch.L, ab), 1.0)", "-judge(batch.L, ab).mean()"),
     (
-        "torch.optim.Adam(each.parameters(), lr, betas=(0.5, 0.999), fused=True)",
-        "torch.optim.RMSprop(each.parameters(), lr)",
+        "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)",
+        "torch.optim.RMSprop(discriminator.parameters(), d_lr)",
     ),
     ("# n_critic=2,", "n_critic=2, run='hinge',"),
 ]
