@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
 from helpers.color import rgb_to_L_ab
@@ -15,7 +16,6 @@ from helpers.inference.colorizer import Colorizer, render
 from helpers.inference.user_hints import NO_HINTS, Hint, hint_maps, suggest_colors
 from helpers.models.blocks import pad_to_stride
 from helpers.models.geodesic import grid_of
-from helpers.models.likely_colors import expected_error
 
 SIDE = 256  # pixels on the shorter side of the photos that are matched
 LEVELS = (2, 3, 4)  # of the encoder's feature maps: 1/8, 1/16 and 1/32
@@ -27,8 +27,7 @@ SURE = 0.9  # weight of the best match; a clicked hint has 1
 TRIED = 8  # for alternatives
 PLACES = 256  # cells of the photo in which the model may ask
 FLAT = 0.02  # standard deviation of L, in [-1, 1], of a photo that shows nothing to ask for
-SURE_TOO = 4.0  # CIE units by which the model may be wrong where it is sure
-AROUND = 5  # pixels on a side of the surroundings of a place, as the network sees them
+BORDER = 2.0  # pixels, as the network sees them, by which L is smoothed to find borders
 DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two alternatives differ at least
 
 
@@ -111,13 +110,13 @@ def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple
     """
     height, width = L.shape[-2:]
     small = (0, max(0, 33 - width), 0, max(0, 33 - height))  # what the network needs
-    whole = [pad_to_stride(F.pad(x, small, mode="replicate")).to(colorizer.accelerator.device) for x in (L, hints)]
-    grid = rows, columns = grid_of(whole[0].shape[-2:], PLACES)
+    L, hints = (pad_to_stride(F.pad(x, small, mode="replicate")).to(colorizer.accelerator.device) for x in (L, hints))
     with colorizer.predicting, colorizer.accelerator.autocast():
-        maps = colorizer.generator.decoded(*whole)[1]
-    row, column = (torch.arange(whole[0].shape[i]) * grid[i] // whole[0].shape[i] for i in (-2, -1))
-    influence = colorizer.generator.hint_attention.influence(maps, whole[0], (rows, columns))
-    return influence.cpu(), row[:height, None] * columns + column[:width]
+        maps = colorizer.generator.decoded(L, hints)[1]
+    grid = grid_of(L.shape[-2:], PLACES)
+    number = torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid)
+    cells = F.interpolate(number, L.shape[-2:])[0, 0, :height, :width].long()
+    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells
 
 
 def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
@@ -135,20 +134,14 @@ def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: i
     return chosen
 
 
-def unlike(L: Tensor) -> Tensor:
-    """Return how much the surroundings of each pixel of L (H, W) vary: much at borders between two things."""
-    whole = F.pad(L[None, None], [AROUND // 2] * 4, mode="replicate")
-    return (F.avg_pool2d(whole.square(), AROUND, 1) - F.avg_pool2d(whole, AROUND, 1).square())[0, 0]
-
-
 def questions(
     colorizer: Colorizer, photo: Any, count: int = 5, hints: Sequence[Hint | np.ndarray | Tensor] = ()
 ) -> list[Question]:
     """Return at most `count` places of a photo where a color would help the model most, the best first.
 
-    Each is chosen for what it decides beside the given hints and earlier questions, and more where the model is unsure,
-    see `expected_error`; within its cell it lies away from borders. A photo of one flat color gives none. photo: of any
-    kind, see `to_rgb`; hints: see `hint_maps`. Raises ValueError if the generator takes no hints.
+    Each is chosen for what it decides beside the given hints and earlier questions; within its cell it lies away from
+    borders. A photo of one flat color gives none. photo: of any kind, see `to_rgb`; hints: see `hint_maps`. Raises
+    ValueError if the generator takes no hints.
     """
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
@@ -158,12 +151,12 @@ def questions(
         return []
     given, ab = hint_maps(hints, size, L.shape[-2:]), colorizer.predict_colors(L, options, hints, size)
     influence, cells = influence_of_places(colorizer, L, given)
-    unsure = SURE_TOO + expected_error(generator.palette.cpu(), L, ab[None])
-    maps = torch.ones_like(L), unsure, given[:, 2:]
-    pixels, worth, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
-    small, border, found = reduced(full, options.input_size), unlike(L[0, 0]), []
+    maps = torch.ones_like(L), given[:, 2:]
+    pixels, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
+    small, found = reduced(full, options.input_size), []
+    border = torch.from_numpy(gaussian_gradient_magnitude(L[0, 0].numpy(), BORDER))
     left, colored = (1 - influence[hinted > 0]).prod(0), render(small, ab)
-    for cell, decided in cover(influence, worth, left, (pixels > 0) & (hinted == 0), count):
+    for cell, decided in cover(influence, pixels, left, (pixels > 0) & (hinted == 0), count):
         row, column = divmod(int(border.where(cells == cell, torch.inf).argmin()), border.shape[1])
         y, x = ((at + 0.5) * whole / less for at, whole, less in zip((row, column), size, border.shape, strict=True))
         colors = suggest_colors(generator, small, colored, column, row)
