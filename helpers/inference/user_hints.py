@@ -119,4 +119,4 @@ def suggest_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray,
         found = found[found[:, 2] > 0, :2]
         shown = to_photo(L[0].expand(len(found), -1, -1, -1), found.view(-1, 2, 1, 1))
         colors = torch.cat([colors, shown[..., 0, 0]])
-    return [f"#{bytes(color).hex()}" for color in colors.tolist()]
+    return [*dict.fromkeys(f"#{bytes(color).hex()}" for color in colors.tolist())]  # in black, all look alike
