@@ -79,7 +79,7 @@ def write_bad(folder):
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    Image.fromarray(np.zeros((200, 300), np.float32)).save(folder / "floats.tif")
+    Image.fromarray(np.full((200, 300), 300, np.float32)).save(folder / "floats.tif")
     return [*files, "floats.tif"]
 
 
