@@ -70,14 +70,14 @@ def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) ->
                 )
             if page:
                 photo.seek(page)
-            notes, details, tags = [], {} if photo is file else _details(photo), getattr(photo, "tag_v2", {})
+            notes, tags = [], getattr(photo, "tag_v2", {})
             upright, profile = ImageOps.exif_transpose(photo), photo.info.get("icc_profile")
             if upright.mode in ("RGB", "RGBA") and np.max(tags.get(BITS, 8)) == 16 and photo is not file:
                 upright = Image.fromarray((_to_16_bits(_deep(content, page), tags, notes) >> 8).astype(np.uint8))
             rgb, opacity, profile = _pixels(upright, profile, tags, notes)
             frames = 1 if photo.format in ("TIFF", "MPO") else getattr(photo, "n_frames", 1)
             notes += [f"it is animated: its other frames ({frames - 1}) are left out"] if frames > 1 else []
-            details |= {"icc_profile": profile} if profile and photo is not file else {}
+            details = {} if photo is file else _details(photo) | ({"icc_profile": profile} if profile else {})
             return Photo(rgb, details, count_pages(photo), opacity, notes)
     except Exception as error:  # a damaged file can make a decoder fail in any way
         kind = "" if isinstance(content, Image.Image) else disguised(content)
