@@ -36,6 +36,11 @@ Or click a place in the colored photo: likely colors for it appear below the pho
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
+CHOICES = ["auto", "always", "never"]
+MORE = {
+    "keep_color": {"label": "Keep what is in color", "info": "auto keeps shots in color of a gray film"},
+    "deinterlace": {"label": "Deinterlace", "info": "auto does so where the film is combed"},
+}
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
@@ -137,22 +142,26 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
-            saturation = gr.Slider(value=1, **SATURATION)
-            steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
+            sliders = {"saturation": gr.Slider(value=1, **SATURATION)}
+            sliders["steady"] = gr.Slider(
+                0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself"
+            )
+            with gr.Accordion("More", open=False):
+                fields = {name: gr.Radio(CHOICES, value="auto", **words) for name, words in MORE.items()} | sliders
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 
     def _withdraw():
         return None, gr.DownloadButton(visible=False)
 
-    def _colorize(file, saturation, steady, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+    def _colorize(file, *values, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         with reported(file):
             target = place_for(folder, file)
-            notes = colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
+            notes = colorize_film(file, target, colorizer, **dict(zip(fields, values, strict=True)))
             return str(target), download_of(target, notes)
         return _withdraw()
 
-    inputs = [file, saturation, steady]
+    inputs = [file, *fields.values()]
     coloring = start.click(_colorize, inputs, [player, download])
     gr.on([part.change for part in inputs], _withdraw, None, [player, download], cancels=coloring)
 

@@ -34,7 +34,7 @@ HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 BEGINNINGS = {  # of files that have another kind's name
     "a Git LFS pointer, not the file itself: run `git lfs pull`": b"version https://git-lfs",
     "a web page that was saved instead of the file: download it again": (b"<!doctype html", b"<html"),
-    "a pickle (.pth, .pt) or another archive, which may hold code to run": (b"pk\x03\x04", b"\x80"),
+    "a pickle (.pth, .pt) or archive, which is never loaded: it could run code": (b"pk\x03\x04", b"\x80"),
 }
 _opening = threading.Lock()
 
@@ -64,10 +64,7 @@ def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) ->
         content = content or Path(file).read_bytes()
         with _opened(content) as photo:
             if max_pixels and photo.width * photo.height > max_pixels:
-                raise ValueError(
-                    f"{photo.width}x{photo.height} pixels are too many; max_pixels=None (on the command "
-                    "line --large-scans) allows any number"
-                )
+                raise ValueError(f"{photo.width}x{photo.height} pixels; max_pixels=None (--large-scans) allows so many")
             if page:
                 photo.seek(page)
             notes, tags = [], getattr(photo, "tag_v2", {})
@@ -85,11 +82,14 @@ def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) ->
         raise OSError(f"{name} cannot be read as a photo: {reason}") from error
 
 
-def disguised(content: bytes) -> str:
+def disguised(file: bytes | Path) -> str:
     """Say what a file is by its first bytes, if neither photo, film nor weights, and what to do; "" if unknown."""
-    if content[4:8] == b"ftyp" and content[8:12] in HEIC and "HEIF" not in Image.OPEN:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            file = opened.read(512)
+    if file[4:8] == b"ftyp" and file[8:12] in HEIC and "HEIF" not in Image.OPEN:
         return "in the format HEIC, which needs `pip install pillow-heif`"
-    start = content[:512].removeprefix(codecs.BOM_UTF8).lstrip()
+    start = file[:512].removeprefix(codecs.BOM_UTF8).lstrip()
     for kind, beginnings in BEGINNINGS.items():
         if start.lower().startswith(beginnings):
             return kind
