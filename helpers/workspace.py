@@ -124,10 +124,10 @@ def make_accelerator(precision: str = "auto", training: bool = True) -> Accelera
         accelerator = Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
     dtype, prepare = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed), accelerator.prepare
 
-    def _prepare(*things: Any, **how: Any) -> Any:
+    def _prepare(*things: Any) -> Any:
         with _making:
             AcceleratorState._shared_state = vars(accelerator.state)
-            return prepare(*things, **how)
+            return prepare(*things)
 
     accelerator.prepare = _prepare
     accelerator.autocast = partial(torch.autocast, accelerator.device.type, dtype, enabled=bool(dtype))

@@ -8,11 +8,9 @@ from typing import Any
 
 from helpers.apps.folder import FILMS, colorize_folder
 from helpers.apps.photo_files import colorize_file
-from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.colorizer import CHOICES, Colorizer, Options
 from helpers.inference.enlarger import Enlarger
 from helpers.inference.user_hints import Hint, read_hints
-
-CHOICES = ("auto", "always", "never")
 
 
 def command() -> argparse.ArgumentParser:
@@ -28,9 +26,7 @@ def command() -> argparse.ArgumentParser:
     add("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place; in a film: @seconds")
     add("--hints", metavar="FILE", help="JSON: a list of hints with x, y and color")
     add("--like", default="", metavar="FILE", help="a color photo to take the colors from")
-    add(
-        "--keep-color", choices=CHOICES, default="auto", help="of photos and shots; auto: shots in color of a gray film"
-    )
+    add("--keep-color", choices=CHOICES, default="auto", help="where it is; auto: of shots in color of a gray film")
     add("--deinterlace", choices=CHOICES, default="auto", help="films; auto: what is flagged or looks interlaced")
     add("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large")
     add("--enlarger", help="its weights; default: the most recent ones")

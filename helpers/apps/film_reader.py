@@ -12,8 +12,6 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from helpers.data.photos import disguised
-
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
 LATE = 0.1  # seconds; a clock that starts later is set to 0
@@ -40,10 +38,8 @@ class Film:
                 self.time_base, self.rate = stream.time_base, stream.average_rate or stream.guessed_rate or 25
                 first, found = look_for_fields(islice(self._decoded(container), LOOKED_AT), stream)
         except (av.FFmpegError, StopIteration) as error:
-            kind = disguised(self.path) if self.path.is_file() else ""
-            reason = f"it is {kind}" if kind else str(error) or "it holds no frame"
-            raise ValueError(f"{path} cannot be read as a film ({reason})") from error
-        self.yadif = {"auto": found, "always": "deint=all", "never": ""}[deinterlace]
+            raise ValueError(f"{path} cannot be read as a film ({str(error) or 'it holds no frame'})") from error
+        self.yadif = {"auto": found, "always": found.replace("interlaced", "all"), "never": ""}[deinterlace]
         if first.color_trc in HDR:
             raise ValueError(
                 f"{path} is in HDR ({HDR[first.color_trc]}), whose tones this project does not map. Convert it first: "

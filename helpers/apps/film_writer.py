@@ -79,7 +79,7 @@ def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
 
     Returns a sentence for each stream that the format cannot hold, or that is faulty.
     """
-    suffix, notes, targets, faulty = path.suffix.lower(), [], {}, 0
+    suffix, notes, targets, lost = path.suffix.lower(), [], {}, []
     clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
     with (
         opened(film.path) as source,
@@ -90,22 +90,32 @@ def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
         for stream in source.streams:
             if stream.index != film.index:
-                target, note = target_stream(result, stream, suffix)
+                target, note = target_stream(result, stream, suffix, film)
                 targets[stream.index] = target, bool(note)
                 notes += [note] if note else []
         result.set_chapters(source.chapters())
-        rows = pictures(chunks, picture), sound_and_subtitles(source, targets)
+        rows = pictures(chunks, picture), sound_and_subtitles(source, targets, lost)
         for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
             try:
                 result.mux(packet)
             except av.FFmpegError:
                 if packet.stream is picture:
                     raise
-                faulty += 1
-    return notes + [f"{faulty} faulty packets of its sound or subtitles are left out"] * (faulty > 0)
+                lost.append(packet)
+    return notes + [f"{len(lost)} faulty packets of its sound or subtitles are left out"] * bool(lost)
 
 
-def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
+def can_decode(film: Film, index: int) -> bool:
+    """Say whether any packet of a film's stream can be decoded."""
+    with opened(film.path) as container:
+        for packet in container.demux(container.streams[index]):
+            with suppress(av.FFmpegError, ValueError):
+                if packet.decode():
+                    return True
+    return False
+
+
+def target_stream(result: Any, stream: Any, suffix: str, film: Film) -> tuple[Any, str]:
     """Add a stream for another one to a film, None if there is no way; returns it, and what the user may not expect."""
     name, note = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown", ""
     if stream.type == "attachment" and suffix == ".mkv":
@@ -114,6 +124,8 @@ def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
     if stream.type not in ("audio", "subtitle"):
         name = "a cover picture" if stream.disposition & Disposition.attached_pic else getattr(stream, "name", name)
         return None, f"its {stream.type} stream ({name}) is left out"
+    if stream.type == "audio" and not can_decode(film, stream.index):
+        return None, "its sound cannot be decoded, and is left out"
     if can_copy(stream, suffix):
         target = result.add_stream_from_template(stream)
     elif stream.type == "audio" and stream.codec_context:
@@ -137,18 +149,24 @@ def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
                     yield packet
 
 
-def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
-    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode."""
+def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]], lost: list) -> Iterator[Any]:
+    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode.
+
+    Sound that cannot be decoded is left out, and added to `lost`.
+    """
     following = {}  # by stream: the time of the next frame to encode, where the file has none
     for packet in packets(source):
         target, encode = targets.get(packet.stream.index, (None, False))
-        if target and encode:
-            with suppress(av.FFmpegError):  # a damaged stretch
-                for frame in packet.decode():
-                    frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
-                    following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
-                    yield from target.encode(frame)
-        elif target and packet.size and packet.dts is not None:
+        try:
+            frames = packet.decode() if target and packet.stream.type == "audio" else []
+        except (av.FFmpegError, ValueError):
+            lost.append(packet)
+            continue
+        for frame in frames if encode else []:
+            frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
+            following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
+            yield from target.encode(frame)
+        if target and not encode and packet.size and packet.dts is not None:
             packet.stream = target
             yield packet
     for target, encode in targets.values():

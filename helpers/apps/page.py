@@ -21,7 +21,7 @@ from helpers.apps.film_job import colorize_film
 from helpers.apps.folder import FILMS, target_of
 from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
-from helpers.inference.colorizer import Colorizer
+from helpers.inference.colorizer import CHOICES, Colorizer
 from helpers.inference.suggestions import answers, reference_hints
 from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
 
@@ -36,11 +36,7 @@ Or click a place in the colored photo: likely colors for it appear below the pho
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
-CHOICES = ["auto", "always", "never"]
-MORE = {
-    "keep_color": {"label": "Keep what is in color", "info": "auto keeps shots in color of a gray film"},
-    "deinterlace": {"label": "Deinterlace", "info": "auto does so where the film is combed"},
-}
+MORE = {"keep_color": "Keep what is in color", "deinterlace": "Deinterlace"}
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
@@ -142,12 +138,11 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
-            sliders = {"saturation": gr.Slider(value=1, **SATURATION)}
-            sliders["steady"] = gr.Slider(
-                0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself"
-            )
+            saturation = gr.Slider(value=1, **SATURATION)
+            steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
             with gr.Accordion("More", open=False):
-                fields = {name: gr.Radio(CHOICES, value="auto", **words) for name, words in MORE.items()} | sliders
+                fields = {name: gr.Radio(CHOICES, label=label, value="auto") for name, label in MORE.items()}
+            fields |= {"saturation": saturation, "steady": steady}
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 

@@ -28,7 +28,6 @@ DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, 
 BITS, PHOTOMETRIC, LARGEST = 258, 262, 281  # tags of a TIFF: bits per value, what 0 is, MaxSampleValue
 TiffImagePlugin.OPEN_INFO[b"MM", 0, (1,), 1, (16,), ()] = "I;16B", "I;16B"  # white is zero: missing in Pillow 12
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-SPACES = {"GRAY": "L", "RGB ": "RGB", "CMYK": "CMYK"}  # of color profiles, and Pillow's modes for them
 COLORS = np.stack(np.mgrid[0:256:15, 0:256:15, 0:256:15], -1).reshape(-1, 18, 3).astype(np.uint8)
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 BEGINNINGS = {  # of files that have another kind's name
@@ -68,7 +67,8 @@ def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) ->
             if page:
                 photo.seek(page)
             notes, tags = [], getattr(photo, "tag_v2", {})
-            upright, profile = ImageOps.exif_transpose(photo), photo.info.get("icc_profile")
+            upright = ImageOps.exif_transpose(photo)
+            profile = photo.info.get("icc_profile") if photo.mode != "LAB" else None  # Pillow knows that one itself
             if upright.mode in ("RGB", "RGBA") and np.max(tags.get(BITS, 8)) == 16 and photo is not file:
                 upright = Image.fromarray((_to_16_bits(_deep(content, page), tags, notes) >> 8).astype(np.uint8))
             rgb, opacity, profile = _pixels(upright, profile, tags, notes)
@@ -203,19 +203,19 @@ def _to_16_bits(values: np.ndarray, tags: Any, notes: list[str]) -> np.ndarray:
 def _to_srgb(photo: Image.Image, values: np.ndarray | None, profile: bytes) -> tuple[Image.Image, bytes | None]:
     """Return a photo in sRGB, and its color profile if that is sRGB; values: of a gray photo of 16 bits, (H, W)."""
     own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    mode = SPACES[own.profile.xcolor_space]
+    space = own.profile.xcolor_space
     convert = partial(ImageCms.profileToProfile, inputProfile=own, outputProfile=SRGB, outputMode="RGB")
-    if mode == photo.mode == "L":  # by a table of tones; with its optimizations, LittleCMS interpolates in 8 bits
+    if (space, photo.mode) == (
+        "GRAY",
+        "L",
+    ):  # by a table of tones; with its optimizations, LittleCMS interpolates in 8 bits
         tones = Image.fromarray(np.arange(65536, dtype=np.uint16)[None])
         table = np.array(convert(tones, flags=ImageCms.Flags.NOOPTIMIZE))[0]
         return Image.fromarray(table[np.asarray(photo) * np.uint16(257) if values is None else values]), None
-    if mode == "RGB" and photo.mode == "L":
-        photo = photo.convert("RGB")
-    if mode != photo.mode:
-        raise ValueError(f"a profile of {mode} for a photo in {photo.mode}")
-    if mode == "RGB" and np.abs(np.array(convert(Image.fromarray(COLORS))).astype(int) - COLORS).max() <= 2:
-        return photo, profile  # it is sRGB
-    return convert(photo), None
+    photo = photo.convert("RGB") if (space, photo.mode) == ("RGB ", "L") else photo
+    if space == "RGB " and np.abs(np.array(convert(Image.fromarray(COLORS))).astype(int) - COLORS).max() <= 2:
+        return photo.convert("RGB"), profile  # it is sRGB
+    return convert(photo), None  # fails for a profile of another kind
 
 
 def _details(photo: Image.Image) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
 STRIP = 2**16  # pixels to color at a time, so that memory does not grow with the photo
 TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
+CHOICES = ("auto", "always", "never")
 PERMISSIONS = ("enlarge_large", "large_scans")  # options that change no result
 
 
@@ -41,9 +42,9 @@ class Options:
     enlarge_large: bool = False  # enlarge large photos too
     large_scans: bool = False  # read files of any number of pixels
     like: str = ""  # files and films: path of a color photo to follow; for one photo in Python: `reference_hints`
-    keep_color: str = chosen("auto", "always", "never")  # what is in color; auto: shots in color of a gray film
+    keep_color: str = chosen(*CHOICES)  # what is in color; auto: shots in color of a gray film
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
-    deinterlace: str = chosen("auto", "always", "never")  # films; auto: frames that are flagged or look interlaced
+    deinterlace: str = chosen(*CHOICES)  # films; auto: frames that are flagged or look interlaced
 
     def __post_init__(self):
         check_fields(self)
