@@ -20,6 +20,7 @@ from torch import nn
 from helpers import workspace
 from helpers.config import PROFILES, Config
 from helpers.data.dataset import PhotoSet
+from helpers.data.photos import disguised
 from helpers.files import write_atomically
 from helpers.models.generator import Generator, arguments_of
 from helpers.models.srresnet import SRResNet
@@ -70,6 +71,8 @@ def load_network(
         network = into if into is not None else _build(metadata["class"], json.loads(metadata["arguments"]), path)
         _fill(network, path, assign=into is None)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if kind := disguised(path):
+            raise ValueError(f"{path} is {kind}") from error
         raise ValueError(
             f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
             "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."

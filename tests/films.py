@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 from bench.measures import pan
 from skimage import data
@@ -47,6 +48,29 @@ def write(path, frames, times=None, rate=25, sound=(), codec="libx264", options=
             film.mux(track.encode(tone))
             film.mux(track.encode())
     return path
+
+
+def interlaced(count=16, size=(96, 120)):
+    """Frames whose lines come from two moments, as of a camcorder, and what the first moments looked like."""
+    moments = [
+        cv2.resize(data.coffee(), (400, 200))[20 : 20 + size[0], 3 * i : 3 * i + size[1]] for i in range(2 * count)
+    ]
+    lines = np.arange(size[0])[:, None, None] % 2 == 0
+    return [np.where(lines, *pair) for pair in zip(moments[::2], moments[1::2], strict=True)], moments[::2]
+
+
+def changed(source, target, change, **added):
+    """Copy a film packet by packet, each after a change; added: name and content of attachments."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {stream: new.add_stream_from_template(stream) for stream in old.streams}
+        for name, content in added.items():
+            new.add_attachment(name, "font/ttf" if "font" in name else "image/jpeg", content)
+        for packet in old.demux():
+            if packet.size:
+                packet, stream = change(packet), streams[packet.stream]
+                packet.stream = stream
+                new.mux(packet)
+    return target
 
 
 def packets(path, kind):

@@ -8,7 +8,7 @@ from typing import Any
 
 from helpers.apps.folder import FILMS, colorize_folder
 from helpers.apps.photo_files import colorize_file
-from helpers.inference.colorizer import Colorizer, Options
+from helpers.inference.colorizer import CHOICES, Colorizer, Options
 from helpers.inference.enlarger import Enlarger
 from helpers.inference.user_hints import Hint, read_hints
 
@@ -26,6 +26,8 @@ def command() -> argparse.ArgumentParser:
     add("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place; in a film: @seconds")
     add("--hints", metavar="FILE", help="JSON: a list of hints with x, y and color")
     add("--like", default="", metavar="FILE", help="a color photo to take the colors from")
+    add("--keep-color", choices=CHOICES, default="auto", help="where it is; auto: of shots in color of a gray film")
+    add("--deinterlace", choices=CHOICES, default="auto", help="films; auto: what is flagged or looks interlaced")
     add("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large")
     add("--enlarger", help="its weights; default: the most recent ones")
     add("--enlarge-large", action="store_true", help="enlarge photos of over 2 million pixels too")
@@ -55,7 +57,7 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
         colorize_folder(source, target, colorizer, quality, file_format, **given)
         return
     print(f"weights: {colorizer}")
-    if source.suffix.lower() in FILMS:
+    if source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4"):
         from helpers.apps.film_job import colorize_film
 
         notes = colorize_film(source, target, colorizer, hints, **given)

@@ -5,11 +5,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
+import cv2
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
@@ -18,9 +19,9 @@ from tqdm.auto import tqdm
 from helpers.apps.film_reader import Film, find_cuts
 from helpers.apps.film_writer import FORMATS, mux, write_film
 from helpers.apps.optical_flow import propagate_hints, steady
+from helpers.apps.photo_files import COLORED, like_hints
 from helpers.files import locked, write_atomically
-from helpers.inference.colorizer import Colorizer, Options, render
-from helpers.inference.suggestions import encode_reference, hints_like
+from helpers.inference.colorizer import Colorizer, Options, in_color, render
 from helpers.inference.user_hints import NO_HINTS, Hint
 
 LOOK = 160  # pixels on the shorter side of the frames in which cuts are found
@@ -30,21 +31,30 @@ AHEAD = 16  # frames after a chunk that its colors also depend on
 BATCH = 8  # frames per batch
 
 
-def plan(film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
-    """Return the frames that begin a shot, and the hints of each frame, in the film's pixels.
+class Plan(NamedTuple):
+    """What is known of a film before its frames are colored."""
 
-    Raises ValueError for a hint given after the film's end.
-    """
+    cuts: list[int]  # the frames that begin a shot
+    hints: dict[int, list[Hint]]  # of each frame, in the film's pixels
+    kept: list[tuple[int, int]]  # stretches that keep their own colors: their first frame, and the one after the last
+    notes: list[str]
+
+
+def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
+    """Look through a film; keep_color: see `Options`. Raises ValueError for a hint given after the film's end."""
     times: list[float] = []
+    colors: list[bool] = []
 
     def _looked_at(title: str) -> Iterator[np.ndarray]:
-        for time, gray in tqdm(film.frames(LOOK, "gray"), title, film.count or None, unit="frame"):
+        for time, gray, rgb in tqdm(film.frames(LOOK, "gray", "rgb24"), title, film.count or None, unit="frame"):
             times.append(float(time * film.time_base))
+            colors.append(in_color(rgb))
             yield gray
 
     cuts, starts = find_cuts(_looked_at("cuts"), film.rate), {}
+    kept, notes = shots_to_keep(cuts, colors, times, keep_color)
     if not hints:
-        return cuts, {}
+        return Plan(cuts, {}, kept, notes)
     share, seconds = max(1.0, min(film.height, film.width) / LOOK), np.array(times)
     for hint in hints:
         if hint.at > seconds[-1] + 1:
@@ -53,17 +63,30 @@ def plan(film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[H
         starts.setdefault(nearest, []).append(Hint(hint.x / share, hint.y / share, hint.color))
     traveling = propagate_hints(_looked_at("hints"), starts, cuts)
     larger = {n: [Hint(share * each.x, share * each.y, each.color) for each in some] for n, some in traveling.items()}
-    return cuts, larger
+    return Plan(cuts, larger, kept, notes)
 
 
-def saved_plan(file: Path, film: Film, hints: Sequence[Hint]) -> tuple[list[int], dict[int, list[Hint]]]:
+def shots_to_keep(cuts: list[int], colors: Sequence[bool], times: list[float], keep_color: str) -> tuple[list, list]:
+    """Return the stretches that keep their colors and the notes, as `Plan` has them; colors: is a frame in color?"""
+    kept = np.zeros(len(colors), bool)
+    for first, end in pairwise([*cuts, len(colors)]):
+        kept[first:end] = np.mean(colors[first:end]) > 0.5
+    if keep_color == "never" or not kept.any():
+        return [], []
+    if keep_color == "auto" and kept.all():
+        return [], [COLORED]
+    stretches = np.flatnonzero(np.diff(kept, prepend=False, append=False)).reshape(-1, 2).tolist()
+    seconds = ", ".join(f"{times[first]:.1f} to {times[end - 1]:.1f} s" for first, end in stretches)
+    return stretches, [f"what was in color already keeps its colors: {seconds}"]
+
+
+def saved_plan(file: Path, film: Film, hints: Sequence[Hint], keep_color: str) -> Plan:
     """Return the result of `plan`, computed once and saved in a file."""
     if not file.exists():
-        cuts, traveling = plan(film, hints)
-        text = json.dumps({"cuts": cuts, "hints": traveling}, default=asdict)
+        text = json.dumps(plan(film, hints, keep_color)._asdict(), default=asdict)
         write_atomically(file, lambda path: path.write_text(text))
-    found = json.loads(file.read_text())
-    return found["cuts"], {int(number): [Hint(**hint) for hint in some] for number, some in found["hints"].items()}
+    found = Plan(**json.loads(file.read_text()))
+    return found._replace(hints={int(i): [Hint(**hint) for hint in some] for i, some in found.hints.items()})
 
 
 @torch.inference_mode()
@@ -71,9 +94,7 @@ def predict_frames(
     colorizer: Colorizer, frames: Sequence[np.ndarray], options: Options, hints: Sequence[Sequence[Hint]]
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
     """Return prepared frames (H, W, 3), and each one's gray (h, w) and predicted ab (h, w, 2) at the input size."""
-    if options.like:
-        reference = encode_reference(colorizer, options.like)
-        hints = [[hints_like(colorizer, rgb, reference), *own] for rgb, own in zip(frames, hints, strict=True)]
+    hints = [[*like_hints(colorizer, rgb, options), *own] for rgb, own in zip(frames, hints, strict=True)]
     prepared, colors = [colorizer.prepare(rgb, options) for rgb in frames], []
     for start in range(0, len(prepared), BATCH):
         batch, own = prepared[start : start + BATCH], hints[start : start + BATCH]
@@ -112,7 +133,7 @@ def make_film(
     Raises ValueError for a faulty film or hint, OSError for a target that cannot be written, BlockingIOError if another
     program is making it.
     """
-    film = Film(source)
+    film = Film(source, options.deinterlace)
     options.refuse_large(film.height, film.width)
     if hints and not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
@@ -124,8 +145,8 @@ def make_film(
     with locked(work):
         whole = work / f"whole{target.suffix}"
         try:
-            chunks = list(chunked(film, work, colorizer, options, hints))
-            notes = mux(chunks, film, whole)
+            known = saved_plan(work / "plan.json", film, hints, options.keep_color)
+            notes = known.notes + mux(list(chunked(film, work, colorizer, options, known)), film, whole)
         except KeyboardInterrupt:
             print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
             raise
@@ -134,30 +155,35 @@ def make_film(
     return notes
 
 
-def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, hints: Sequence[Hint]) -> Iterator[Path]:
+def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> Iterator[Path]:
     """Yield the chunks of a film in color, files in a folder; existing ones are not made again."""
-    cuts, traveling = saved_plan(work / "plan.json", film, hints)
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
-    done = len(list(work.glob("*.nut")))
+    done, kept = len(list(work.glob("*.nut"))), {i for stretch in known.kept for i in range(*stretch)}
     yield from (work / f"{number:06}.nut" for number in range(done))
     frames, waiting = islice(enumerate(film.frames()), done * length, None), []
     with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
         for number in count(done):
             some = list(islice(frames, length + AHEAD - len(waiting)))
-            own = [traveling.get(i, []) for i, _ in some]
+            own = [known.hints.get(i, []) for i, _ in some]
             painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, own)
+            for place, (i, (_, rgb)) in enumerate(some):
+                if i in kept:
+                    painted[0][place] = cv2.resize(rgb, painted[0][place].shape[1::-1])
             waiting += zip([time for _, (time, _) in some], *painted, strict=True)
             if not waiting:
                 return
             times, pictures, grays, colors = zip(*waiting, strict=True)
             if options.steady:
-                here, ahead = [cut - number * length for cut in cuts], len(waiting[length:])
+                here, ahead = [cut - number * length for cut in known.cuts], len(waiting[length:])
                 before = load_file(work / f"{number - 1:06}.state") if number else None
                 colors, last = steady(grays, colors, here, before, options.steady, ahead=ahead)
                 write_atomically(work / f"{number:06}.state", partial(save_file, last))
-            own = zip(times[:length], pictures, colors, strict=False)
-            made = [(time, render(rgb, torch.from_numpy(ab).permute(2, 0, 1))) for time, rgb, ab in own]
+            numbered = zip(count(number * length), times[:length], pictures, colors, strict=False)
+            made = [
+                (time, rgb if i in kept else render(rgb, torch.from_numpy(ab).permute(2, 0, 1)))
+                for i, time, rgb, ab in numbered
+            ]
             chunk, how = work / f"{number:06}.nut", (made, film.time_base, film.rate, "nut", film.shape_of_pixels)
             write_atomically(chunk, lambda path, how=how: write_film(path, *how))
             waiting = waiting[length:]

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +15,31 @@ from av.stream import Disposition
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
 LATE = 0.1  # seconds; a clock that starts later is set to 0
+LOOKED_AT = 60  # first frames in which interlacing is looked for
 
 
 class Film:
     """A film file to be read frame by frame, upright, its clock starting at 0 and never jumping back.
 
-    Raises ValueError for a file that is missing, that holds no film, or that is in HDR.
+    deinterlace: "always", "never", or "auto": frames that are flagged as interlaced, or all, if no frame is flagged and
+    FFmpeg's idet finds the first ones interlaced. Raises ValueError for a file that is missing, that holds no film, or
+    that is in HDR.
     """
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    def __init__(self, path: Path | str, deinterlace: str = "auto"):
+        self.path, self.yadif = Path(path), ""
         try:
-            with av.open(str(path)) as container:
+            with opened(path) as container:
                 moving = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
                 if not moving:
                     raise ValueError(f"{path} holds no pictures: name a film")
                 stream = moving[0]
                 self.index, self.count, self.shape_of_pixels = stream.index, stream.frames, stream.sample_aspect_ratio
                 self.time_base, self.rate = stream.time_base, stream.average_rate or stream.guessed_rate or 25
-                first = next(self._decoded(container))
+                first, found = look_for_fields(islice(self._decoded(container), LOOKED_AT), stream)
         except (av.FFmpegError, StopIteration) as error:
             raise ValueError(f"{path} cannot be read as a film ({str(error) or 'it holds no frame'})") from error
+        self.yadif = {"auto": found, "always": found.replace("interlaced", "all"), "never": ""}[deinterlace]
         if first.color_trc in HDR:
             raise ValueError(
                 f"{path} is in HDR ({HDR[first.color_trc]}), whose tones this project does not map. Convert it first: "
@@ -45,22 +50,24 @@ class Film:
         if self.shape_of_pixels and self.matrix[0, 0] == 0:
             self.shape_of_pixels = 1 / self.shape_of_pixels
 
-    def frames(self, shorter: int | None = None, kind: str = "rgb24") -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, shorter: int | None = None, *kinds: str) -> Iterator[tuple]:
         """Yield the time of each frame, in units of `time_base`, and its pixels, uint8 (H, W, 3), or (H, W) if "gray".
 
-        shorter: pixels to reduce the shorter side to; None for their own size. A film that breaks off ends there.
+        kinds: an array is yielded for each, by default for "rgb24". shorter: pixels to reduce the shorter side to; None
+        for their own size. A film that breaks off ends there.
         """
         share = min(1, (shorter or min(self.stored)) / min(self.stored))  # a film may change its size on the way
         width, height = (max(1, round(side * share)) for side in self.stored)
         step = max(1, round(1 / self.rate / self.time_base))
         time = -step
-        with av.open(str(self.path)) as container:
+        with opened(self.path) as container:
             for frame in self._decoded(container):
                 if frame.pts is None:
                     time += step
                 else:  # a filter has its own time base
                     time = max(time + 1, round(frame.pts * (frame.time_base or self.time_base) / self.time_base))
-                yield time, turned(frame.to_ndarray(format=kind, width=width, height=height), self.matrix)
+                pixels = (frame.to_ndarray(format=kind, width=width, height=height) for kind in kinds or ("rgb24",))
+                yield time, *(turned(each, self.matrix) for each in pixels)
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         """Yield decoded frames, deinterlaced if necessary; damaged ones are left out."""
@@ -70,8 +77,8 @@ class Film:
             if packet.stream.index == self.index:
                 with suppress(av.FFmpegError):  # a damaged stretch, or the end of a film that breaks off
                     for frame in packet.decode():
-                        if graph is None and frame.interlaced_frame:
-                            graph = deinterlacer(stream)
+                        if graph is None and self.yadif and (frame.interlaced_frame or "all" in self.yadif):
+                            graph = filter_graph(stream, "yadif", self.yadif)
                         yield from filtered(graph, frame) if graph else [frame]
         if graph:
             yield from filtered(graph, None)
@@ -103,11 +110,30 @@ def packets(container: Any) -> Iterator[Any]:
         yield packet
 
 
-def deinterlacer(stream: Any) -> Any:
-    """Return a filter that deinterlaces."""
+def opened(path: Path | str, *how: Any, **named: Any) -> Any:
+    """Open a film as `av.open` does, but take no name for a protocol: 1950:trip.mp4 is a file."""
+    return av.open(f"file:{path}", *how, **named)
+
+
+def look_for_fields(frames: Iterator[Any], stream: Any) -> tuple[Any, str]:
+    """Return the first of some frames, and the options for yadif: which frames are to be deinterlaced."""
+    graph, first, counts = filter_graph(stream, "idet"), next(frames), {}
+    for frame in chain([first], frames):
+        if frame.interlaced_frame:
+            return first, "deint=interlaced"
+        for seen in filtered(graph, frame):
+            counts = {
+                kind: float(seen.metadata[f"lavfi.idet.multiple.{kind}"]) for kind in ("tff", "bff", "progressive")
+            }
+    found = max(counts, key=counts.get, default="progressive")
+    sure = counts and counts[found] > 2 * (sum(counts.values()) - counts[found])
+    return first, f"deint=all:parity={found}" if sure and found != "progressive" else "deint=interlaced"
+
+
+def filter_graph(stream: Any, *filter_: str) -> Any:
+    """Return a graph of one of FFmpeg's filters, given its name and options, for the frames of a stream."""
     graph = av.filter.Graph()
-    parts = graph.add_buffer(template=stream), graph.add("yadif", "deint=interlaced"), graph.add("buffersink")
-    graph.link_nodes(*parts).configure()
+    graph.link_nodes(graph.add_buffer(template=stream), graph.add(*filter_), graph.add("buffersink")).configure()
     return graph
 
 

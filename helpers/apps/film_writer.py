@@ -10,8 +10,9 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
-from helpers.apps.film_reader import Film, packets
+from helpers.apps.film_reader import Film, opened, packets
 
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # that can be written
 QUALITY = {"crf": "17", "bf": "0"}  # without frames out of order, chunks can be joined
@@ -31,7 +32,7 @@ def write_film(
 
     rate: frames per second, nominally; kind: FFmpeg's name of the format.
     """
-    with av.open(str(path), "w", format=kind) as result:
+    with opened(path, "w", format=kind) as result:
         stream = None
         for time, rgb in frames:
             if stream is None:
@@ -56,7 +57,7 @@ def target_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return suffix
-    with suppress(av.FFmpegError, OSError), av.open(str(path)) as container:  # reading a faulty film will show why
+    with suppress(av.FFmpegError, OSError), opened(path) as container:  # reading a faulty film will show why
         if not all(can_copy(stream, ".mp4") for stream in container.streams.audio):
             return ".mkv"
     return ".mp4"
@@ -76,34 +77,55 @@ def can_copy(stream: Any, suffix: str) -> bool:
 def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
     """Write chunks one after another, with the film's sound, subtitles, chapters and descriptions, to a file.
 
-    Returns a sentence for each stream that the format cannot hold. Raises ValueError if the film's streams are faulty.
+    Returns a sentence for each stream that the format cannot hold, or that is faulty.
     """
-    suffix, notes, targets = path.suffix.lower(), [], {}
+    suffix, notes, targets, lost = path.suffix.lower(), [], {}, []
     clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
     with (
-        av.open(str(film.path)) as source,
-        av.open(str(chunks[0])) as first,
-        av.open(str(path), "w", format=FORMATS[suffix], options=clock) as result,
+        opened(film.path) as source,
+        opened(chunks[0]) as first,
+        opened(path, "w", format=FORMATS[suffix], options=clock) as result,
     ):
         picture = result.add_stream_from_template(first.streams.video[0])
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
-        for stream in (*source.streams.audio, *source.streams.subtitles):
-            target, note = target_stream(result, stream, suffix)
-            targets[stream.index] = target, bool(note)
-            notes += [note] if note else []
+        for stream in source.streams:
+            if stream.index != film.index:
+                target, note = target_stream(result, stream, suffix, film)
+                targets[stream.index] = target, bool(note)
+                notes += [note] if note else []
         result.set_chapters(source.chapters())
-        try:
-            rows = pictures(chunks, picture), sound_and_subtitles(source, targets)
-            for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
+        rows = pictures(chunks, picture), sound_and_subtitles(source, targets, lost)
+        for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
+            try:
                 result.mux(packet)
-        except av.ArgumentError as error:
-            raise ValueError(f"{film.path} has faulty sound or subtitles, which cannot be written: {error}") from error
-    return notes
+            except av.FFmpegError:
+                if packet.stream is picture:
+                    raise
+                lost.append(packet)
+    return notes + [f"{len(lost)} faulty packets of its sound or subtitles are left out"] * bool(lost)
 
 
-def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
+def can_decode(film: Film, index: int) -> bool:
+    """Say whether any packet of a film's stream can be decoded."""
+    with opened(film.path) as container:
+        for packet in container.demux(container.streams[index]):
+            with suppress(av.FFmpegError, ValueError):
+                if packet.decode():
+                    return True
+    return False
+
+
+def target_stream(result: Any, stream: Any, suffix: str, film: Film) -> tuple[Any, str]:
     """Add a stream for another one to a film, None if there is no way; returns it, and what the user may not expect."""
     name, note = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown", ""
+    if stream.type == "attachment" and suffix == ".mkv":
+        result.add_attachment(stream.name, stream.mimetype or "application/octet-stream", stream.data)
+        return None, ""
+    if stream.type not in ("audio", "subtitle"):
+        name = "a cover picture" if stream.disposition & Disposition.attached_pic else getattr(stream, "name", name)
+        return None, f"its {stream.type} stream ({name}) is left out"
+    if stream.type == "audio" and not can_decode(film, stream.index):
+        return None, "its sound cannot be decoded, and is left out"
     if can_copy(stream, suffix):
         target = result.add_stream_from_template(stream)
     elif stream.type == "audio" and stream.codec_context:
@@ -120,25 +142,31 @@ def target_stream(result: Any, stream: Any, suffix: str) -> tuple[Any, str]:
 def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
     """Yield the packets of all chunks for a stream."""
     for chunk in chunks:
-        with av.open(str(chunk)) as container:
+        with opened(chunk) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size and packet.dts is not None:
                     packet.stream = target
                     yield packet
 
 
-def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]]) -> Iterator[Any]:
-    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode."""
+def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]], lost: list) -> Iterator[Any]:
+    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode.
+
+    Sound that cannot be decoded is left out, and added to `lost`.
+    """
     following = {}  # by stream: the time of the next frame to encode, where the file has none
     for packet in packets(source):
         target, encode = targets.get(packet.stream.index, (None, False))
-        if target and encode:
-            with suppress(av.FFmpegError):  # a damaged stretch
-                for frame in packet.decode():
-                    frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
-                    following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
-                    yield from target.encode(frame)
-        elif target and packet.size and packet.dts is not None:
+        try:
+            frames = packet.decode() if target and packet.stream.type == "audio" else []
+        except (av.FFmpegError, ValueError):
+            lost.append(packet)
+            continue
+        for frame in frames if encode else []:
+            frame.pts = following.get(target, 0) if frame.pts is None else frame.pts
+            following[target] = frame.pts + round(frame.samples / frame.sample_rate / frame.time_base)
+            yield from target.encode(frame)
+        if target and not encode and packet.size and packet.dts is not None:
             packet.stream = target
             yield packet
     for target, encode in targets.values():

@@ -75,7 +75,7 @@ class Target:
     def __init__(self, source: Path, folder: Path, colorizer: Colorizer, options: Options, quality: int):
         self.source, self.folder, self.colorizer, self.options = str(source.resolve()), folder, colorizer, options
         self.quality, self.lock, made_with = quality, threading.Lock(), colorizer.fingerprint(options)
-        of_photos = {key: value for key, value in made_with.items() if key != "steady"} | {"quality": quality}
+        of_photos = {key: made_with[key] for key in made_with.keys() - {"steady", "deinterlace"}} | {"quality": quality}
         self.made_with, self.record, self.entries = {True: made_with, False: of_photos}, folder / "colorized.jsonl", {}
         for line in self.record.read_text(errors="replace").splitlines() if self.record.exists() else ():
             with suppress(ValueError, KeyError, TypeError):  # torn: the program was killed while it wrote
@@ -192,10 +192,12 @@ def _report(target: Path, jobs: list[Job], outcomes: list, others: list, coloriz
     counts, file = Counter(outcome for outcome, _ in outcomes), target / "skipped.csv"
     skipped, done = counts["skipped"] + len(others), counts["done before"]
     print(f"{counts['colorized']} colorized, {done} done before, {skipped} skipped; weights: {colorizer}")
-    if count := outcomes.count(("colorized", COLORED)):
+    if count := sum(COLORED in note for outcome, note in outcomes if outcome == "colorized"):
         print(f"{count} were in color already: only their lightness was used")
-    notes = [(job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1]]
-    table = pd.DataFrame(others + [note for note in notes if COLORED not in note[1]], columns=["photo", "reason"])
+    notes = [
+        (job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1] not in ("", COLORED)
+    ]
+    table = pd.DataFrame(others + notes, columns=["photo", "reason"])
     if len(table):
         print(f"{file} lists what was skipped or lost")
     # file names need not be valid Unicode

@@ -21,7 +21,7 @@ from helpers.apps.film_job import colorize_film
 from helpers.apps.folder import FILMS, target_of
 from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
-from helpers.inference.colorizer import Colorizer
+from helpers.inference.colorizer import CHOICES, Colorizer
 from helpers.inference.suggestions import alternatives, reference_hints
 from helpers.inference.user_hints import NO_HINTS, Hint, suggest_colors
 
@@ -36,6 +36,7 @@ Or click a place in the colored photo: likely colors for it appear below the pho
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
+MORE = {"keep_color": "Keep what is in color", "deinterlace": "Deinterlace"}
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
@@ -139,20 +140,23 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
             file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
             saturation = gr.Slider(value=1, **SATURATION)
             steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
+            with gr.Accordion("More", open=False):
+                fields = {name: gr.Radio(CHOICES, label=label, value="auto") for name, label in MORE.items()}
+            fields |= {"saturation": saturation, "steady": steady}
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 
     def _withdraw():
         return None, gr.DownloadButton(visible=False)
 
-    def _colorize(file, saturation, steady, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+    def _colorize(file, *values, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         with reported(file):
             target = place_for(folder, file)
-            notes = colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
+            notes = colorize_film(file, target, colorizer, **dict(zip(fields, values, strict=True)))
             return str(target), download_of(target, notes)
         return _withdraw()
 
-    inputs = [file, saturation, steady]
+    inputs = [file, *fields.values()]
     coloring = start.click(_colorize, inputs, [player, download])
     gr.on([part.change for part in inputs], _withdraw, None, [player, download], cancels=coloring)
 

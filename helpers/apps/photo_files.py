@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from helpers.data.dataset import unexplained
 from helpers.data.photos import read_photo
 from helpers.files import write_atomically
-from helpers.inference.colorizer import Colorizer, Options
-from helpers.inference.suggestions import reference_hints
+from helpers.inference.colorizer import Colorizer, Options, in_color
+from helpers.inference.suggestions import encode_reference, hints_like
 
 JPEG = (".jpg", ".jpeg")
 JPEG_SIDE = 65_535  # pixels on a side of a JPEG file
-TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
 COLORED = "it was in color already: only its lightness was used"
+KEPT = "it was in color already, and keeps its colors"
 
 
 def colorize_file(
@@ -49,12 +48,15 @@ def colorize_to_bytes(
     """
     try:
         photo = read_photo(source, page or 0, options.max_pixels)
-        notes = [COLORED] if unexplained(photo.rgb) > TINTED else []
+        colored = KEPT if options.keep_color == "always" else COLORED
+        notes = photo.notes + [colored] * in_color(photo.rgb)
+        if photo.opacity is not None and target.suffix.lower() in JPEG:
+            notes.append("it was transparent in places, which JPEG cannot hold: they are white now")
         if page is None and photo.pages > 1:
             notes.append(f"its other pages ({photo.pages - 1}) are left out: colorize its folder to get them")
-        hints = [*([reference_hints(colorizer, photo.rgb, options.like)] if options.like else []), *hints]
-        rgb = colorizer(photo.rgb, hints, **asdict(options))
-        return encode(rgb, photo.details, target, quality), notes
+        hints = [*like_hints(colorizer, photo.rgb, options), *hints]
+        rgb = colorizer(photo.rgb, hints, **asdict(options) | {"like": ""})
+        return encode(rgb, photo.details, target, quality, photo.opacity), notes
     except (OSError, ValueError) as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # a lack of memory has many types
@@ -62,18 +64,42 @@ def colorize_to_bytes(
         raise ValueError(f"{source} cannot be colorized {hint}: {error}") from error
 
 
-def encode(rgb: np.ndarray, details: dict[str, Any], target: Path, quality: int = 95) -> bytes:
+def like_hints(colorizer: Colorizer, rgb: np.ndarray, options: Options) -> list[Any]:
+    """Return the hints of the photo that `options.like` names, which is read and encoded once for many photos."""
+    if not options.like:
+        return []
+    key = options.like, Path(options.like).stat().st_mtime_ns
+    with colorizer.describing:
+        if key not in colorizer.references:
+            colorizer.references = {key: encode_reference(colorizer, options.like)}
+        reference = colorizer.references[key]
+    return [hints_like(colorizer, rgb, reference)]
+
+
+def encode(
+    rgb: np.ndarray, details: dict[str, Any], target: Path, quality: int = 95, opacity: np.ndarray | None = None
+) -> bytes:
     """Return a photo (H, W, 3) as the bytes of a JPEG or PNG file, with those details that can be written.
 
-    details: of the file it was read from, see `Photo`. Raises ValueError for a photo too large for JPEG.
+    details, opacity: of the file it was read from, see `Photo`; only PNG holds the opacity. Raises ValueError for a
+    photo too large for JPEG.
     """
     jpeg = target.suffix.lower() in JPEG
     if jpeg and max(rgb.shape) > JPEG_SIDE:
         raise ValueError(f"{target}: a JPEG file holds at most {JPEG_SIDE:,} pixels on a side: choose PNG")
     how = {"format": "JPEG", "quality": quality, "subsampling": 0} if jpeg else {"format": "PNG", "compress_level": 3}
     photo, buffer = Image.fromarray(rgb), io.BytesIO()
+    if opacity is not None and not jpeg:
+        photo = behind_white(rgb, opacity)
     try:
         photo.save(buffer, **how, **details)
     except Exception:  # damaged EXIF data fail in many ways
         photo.save(buffer := io.BytesIO(), **how)
     return buffer.getvalue()
+
+
+def behind_white(rgb: np.ndarray, opacity: np.ndarray) -> Image.Image:
+    """Return the transparent photo that looks like rgb (H, W, 3) over white; opacity: uint8 of any size."""
+    opacity = np.array(Image.fromarray(opacity).resize(rgb.shape[1::-1]))
+    own = 255 - (255.0 - rgb) * 255 / opacity.clip(1)[..., None]
+    return Image.fromarray(np.dstack([np.rint(own.clip(0, 255)).astype(np.uint8), opacity]))

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from helpers import workspace
 from helpers.color import lightness, rgb_to_L_ab, to_8bit_rgb
 from helpers.config import bounded, check_fields, chosen
+from helpers.data.dataset import unexplained
 from helpers.data.photos import MAX_PIXELS, reduced, to_rgb, to_tensor
 from helpers.inference.enlarger import ENOUGH, Enlarger
 from helpers.inference.user_hints import Hint, hint_maps
 from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
 STRIP = 2**16  # pixels to color at a time, so that memory does not grow with the photo
+TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
+CHOICES = ("auto", "always", "never")
 PERMISSIONS = ("enlarge_large", "large_scans")  # options that change no result
 
 
@@ -39,7 +42,9 @@ class Options:
     enlarge_large: bool = False  # enlarge large photos too
     large_scans: bool = False  # read files of any number of pixels
     like: str = ""  # files and films: path of a color photo to follow; for one photo in Python: `reference_hints`
+    keep_color: str = chosen(*CHOICES)  # what is in color; auto: shots in color of a gray film
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
+    deinterlace: str = chosen(*CHOICES)  # films; auto: frames that are flagged or look interlaced
 
     def __post_init__(self):
         check_fields(self)
@@ -70,6 +75,11 @@ def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
     return cv2.cvtColor(cv2.merge([L, *2 * [np.full_like(L, 128)]]), cv2.COLOR_LAB2RGB)
 
 
+def in_color(rgb: np.ndarray) -> bool:
+    """Say whether a photo (H, W, 3) has real colors, more than the one tint of a toned print."""
+    return unexplained(rgb) > TINTED
+
+
 class Colorizer:
     """A generator ready to colorize photos on this machine, in its fastest precision.
 
@@ -83,7 +93,7 @@ class Colorizer:
     def __init__(
         self, generator: nn.Module | Path | str | None = None, precision: str = "auto", enlarger: Enlarger | None = None
     ):
-        self.accelerator = workspace.make_accelerator(precision)
+        self.accelerator = workspace.make_accelerator(precision, training=False)
         if enlarger:
             self.enlarger = enlarger
         if not isinstance(generator, nn.Module):
@@ -93,7 +103,7 @@ class Colorizer:
             if hasattr(generator, "scale"):
                 raise ValueError(f"{self.weights} holds a network for super-resolution, not a colorizer")
         self.input_size = getattr(generator, "trained_size", None) or 256
-        torch.backends.cudnn.benchmark = False  # photos have many sizes
+        self.references, self.describing = {}, threading.Lock()  # of `like`, described once
         self.predicting = threading.Lock()  # files are read and written in parallel, but predicted one at a time
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
 
@@ -120,6 +130,8 @@ class Colorizer:
         """Return all that a result depends on besides the photo: short hashes of the weights, and the options."""
         found = {name: value for name, value in asdict(options).items() if name not in PERMISSIONS}
         found["weights"] = weights_hash(self.generator)
+        if options.like:  # another photo under the same name is another one
+            found["like"] = hashlib.sha256(Path(options.like).read_bytes()).hexdigest()[:8]
         return found | ({"enlarger": weights_hash(self.enlarger.network)} if options.enlarge > 1 else {})
 
     def options(self, **options: Any) -> Options:
@@ -130,9 +142,14 @@ class Colorizer:
     def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray | Tensor] = (), **options: Any) -> np.ndarray:
         """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), at its own size; see `Options`.
 
-        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied.
+        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied, and
+        for `like`, which is for files.
         """
         options = self.options(**options)
+        if options.like:
+            raise ValueError("like= is for files: here give hints=[reference_hints(colorizer, photo, reference)]")
+        if options.keep_color == "always" and in_color(rgb := to_rgb(photo, options.max_pixels)):
+            return rgb
         rgb, L, size = self.prepare(photo, options)
         return render(rgb, self.predict_colors(L, options, hints, size))
 

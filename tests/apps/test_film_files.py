@@ -3,10 +3,13 @@
 import struct
 import wave
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
 
 import av
 import films
 import numpy as np
+import odd_photos
 import pytest
 from films import pictures
 
@@ -122,11 +125,70 @@ def test_titles_languages_chapters_and_subtitles_stay_or_are_named(suffix, lost,
     assert texts == ([] if lost else [b"Good evening."])
 
 
-def test_half_pictures_are_made_whole(tmp_path):
-    striped = np.repeat((np.arange(72) % 2 * 255).astype(np.uint8), 96 * 3).reshape(72, 96, 3)  # a black, a white field
-    path = films.write(tmp_path / "old.mkv", [striped] * 8, options={"x264-params": "tff=1", "crf": "5"})
-    np.testing.assert_allclose(seconds_of(path), np.arange(8) / 25, atol=1e-3)
-    assert np.abs(np.diff(pictures(path)[4].mean((1, 2))))[10:-10].mean() < 60  # was 255
+def combed(frames):
+    """How much each line differs from the lines around it."""
+    lines = np.array(frames).astype(float).mean(-1)
+    return np.abs(lines[:, 1:-1] - (lines[:, :-2] + lines[:, 2:]) / 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("flag", "how", "whole"),
+    [
+        ("tff=1", "auto", True),
+        ("", "auto", True),
+        ("", "always", True),
+        ("", "never", False),
+        ("tff=1", "never", False),
+    ],
+)
+def test_half_pictures_are_made_whole(flag, how, whole, tmp_path):
+    frames, moments = films.interlaced()
+    path = films.write(tmp_path / "old.mkv", frames, options={"x264-params": flag, "crf": "8"})
+    found = [rgb for _, rgb in Film(path, how).frames()]
+    assert (combed(found) < 1.3 * combed(moments)) == whole and combed(frames) > 2 * combed(moments)
+    np.testing.assert_allclose(seconds_of(path), np.arange(16) / 25, atol=1e-3)
+
+
+def doubled(packet):
+    """A packet of sound with the time stamp of the one before."""
+    if packet.stream.type == "audio":
+        packet.pts = packet.dts = packet.dts // 2048 * 2048
+    return packet
+
+
+def spoiled(packet, first=0):
+    """A packet of sound that cannot be decoded, from a time stamp on."""
+    if packet.stream.type != "audio" or packet.dts < first:
+        return packet
+    spoiled = av.Packet(bytes(range(40, 120)))
+    spoiled.pts, spoiled.dts, spoiled.time_base = packet.pts, packet.dts, packet.time_base
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    ("change", "attached", "sound", "notes"),
+    [
+        (doubled, {}, 1, []),
+        (spoiled, {}, 0, ["sound cannot be decoded"]),
+        (partial(spoiled, first=200), {}, 1, ["faulty packets"]),
+        (lambda packet: packet, {"title font.ttf": b"font"}, 1, []),
+        (lambda packet: packet, {"cover.jpg": odd_photos.originals()[0]}, 1, ["cover picture"]),
+    ],
+)
+def test_faulty_sound_costs_no_picture_and_attachments_come_along_or_are_named(
+    change, attached, sound, notes, frames, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # and names with a colon are no protocols
+    source = films.changed(films.write(tmp_path / "whole.mkv", frames, sound=["aac"]), "odd.mkv", change, **attached)
+    source = Path(source).rename("1950:trip.mkv")
+    found = copied(source, Path("in:color.mkv"))
+    assert len(found) == len(notes) and all(text in note for text, note in zip(notes, found, strict=True))
+    assert len(pictures("in:color.mkv")) == len(frames)
+    with av.open(str(tmp_path / "in:color.mkv")) as result:
+        assert len(result.streams.audio) == sound and len(result.streams.attachments) == len(attached) - (
+            "cover" in str(attached)
+        )
+        assert sound == 0 or sum(frame.samples for frame in result.decode(audio=0)) > 9000
 
 
 @pytest.mark.parametrize("size", [(71, 97), (33, 35), (2, 500)])

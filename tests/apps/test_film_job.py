@@ -33,6 +33,20 @@ def test_a_film_keeps_its_times_its_sound_and_its_lightness_and_gets_color(color
     assert not list(tmp_path.glob("*part*")) and not list(tmp_path.glob(".*part*"))
 
 
+@pytest.mark.parametrize("keep", ["auto", "always", "never"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_in_color_stays_as_it_is(keep, whole, colorizer, tmp_path):
+    frames = films.shots(10, 12)
+    shades = [np.repeat(rgb.mean(2, keepdims=True), 3, 2).astype(np.uint8) for rgb in frames[:10]]
+    film = films.write(tmp_path / "film.mp4", frames if whole else [*shades, *frames[10:]], options={"crf": "5"})
+    notes = colorize_film(film, tmp_path / "out.mp4", colorizer, **SMALL, keep_color=keep)
+    pairs = zip(pictures(tmp_path / "out.mp4"), pictures(film), strict=True)
+    same = [np.abs(ab_of(a) - ab_of(b)).mean() < 0.02 for a, b in pairs]
+    kept = keep == "always" or (keep == "auto" and not whole)
+    assert same[10:] == 12 * [kept] and same[:10] == 10 * [kept and whole]
+    assert bool(notes) == (keep != "never") and ("0.4 to 0.8 s" in str(notes)) == (kept and not whole)
+
+
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_killed_run_goes_on_with_the_same_frames(colorizer, clip, tmp_path, monkeypatch, stop):
     monkeypatch.setattr(film_job, "LONGEST", 8)
@@ -74,7 +88,9 @@ def test_a_hint_colors_its_shot_alone_and_a_wrong_one_is_named(hinted_generator,
 def test_hints_of_an_upright_film_stay_where_they_were_given(tmp_path):
     frames, _ = pan(coffee(), 4, (320, 192), shift=(0, 0), zoom=0, turn=0)
     film = Film(films.write(tmp_path / "upright.mp4", frames))
-    cuts, traveling = film_job.plan(film, [Hint(100, 250, "red", at=0.12)])  # frame 3, though 0.12 < 3 / 25 in binary
+    cuts, traveling, *_ = film_job.plan(
+        film, [Hint(100, 250, "red", at=0.12)]
+    )  # frame 3, though 0.12 < 3 / 25 in binary
     assert cuts == [0] and sorted(traveling) == [0, 1, 2, 3]
     assert all(abs(hint.x - 100) < 2 and abs(hint.y - 250) < 2 for (hint,) in traveling.values())
 

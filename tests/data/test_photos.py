@@ -1,16 +1,19 @@
 """Photos of every kind are used correctly or skipped, counted and named; none stops a preparation."""
 
 import os
+import pickle
 import re
 
 import cv2
 import numpy as np
 import odd_photos
 import pytest
+from PIL import Image
 
 from helpers.apps.photo_files import encode
 from helpers.data import dataset
 from helpers.data.photos import center_square, list_photos, read_photo, read_rgb
+from helpers.runs import load_network
 
 
 @pytest.fixture
@@ -24,6 +27,39 @@ def test_every_good_kind_is_read_as_it_looks(folder):
         rgb = read_rgb(folder / name)
         assert rgb.shape == (200, 300, 3) and rgb.dtype == np.uint8, name
         assert np.abs(rgb.astype(float) - np.asarray(looks)).mean() < 4, name
+
+
+UNUSUAL = odd_photos.unusual()
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_file_is_read_as_a_viewer_shows_it_and_what_is_lost_is_noted(name):
+    content, looks, note = UNUSUAL[name]
+    limit, photo = Image.MAX_IMAGE_PIXELS, read_photo(content, max_pixels=None)
+    off = np.abs(photo.rgb.astype(float) - looks)
+    assert off.mean() < 1 and off.max() < 4
+    assert re.search(note, "".join(photo.notes)) and bool(photo.notes) == bool(note)
+    assert photo.details.get("icc_profile") == {"sRGB.png": odd_photos.STANDARD}.get(name)
+    assert limit == Image.MAX_IMAGE_PIXELS > 0
+    assert (photo.opacity is not None) == name.startswith("transparent")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "pillow-heif"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>" + b"x" * 999, "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("Großmutter, 1911\n".encode() * 99, "a text"),
+        (pickle.dumps({"weights": 1}), "could run code"),
+    ],
+)
+def test_a_file_is_what_its_bytes_say(content, says, folder):
+    (folder / "a.jpg").write_bytes(content)
+    for read, error in ((read_photo, OSError), (load_network, ValueError)):
+        with pytest.raises(error, match=rf"a\.jpg .*{says}") as raised:
+            read(folder / "a.jpg")
+        assert "again." not in str(raised.value)
 
 
 def test_every_bad_kind_is_refused_by_name(folder):
