@@ -59,13 +59,16 @@ def most_likely(counts: Tensor) -> Tensor:
 def count_colors(generator: nn.Module, photos: Tensor) -> Tensor:
     """Return which colors photos, uint8 (N, 3, H, W), have where a generator predicts one: of shape PALETTE.
 
-    generator: in evaluation mode. Predictions that no photo has fall back to the most common colors of all.
+    Predictions that no photo has fall back to the most common colors of all.
     """
     counts, device = torch.zeros(PALETTE[0], 27 * 27), next(generator.parameters()).device
+    training = generator.training
+    generator.eval()
     for part in photos.split(32):
         L, true = rgb_to_L_ab(part.to(device).float() / 255)
         cell = cells_of(L, generator(L).float())
         a, b = (true * 128 / SQUARE + 13).round().long().clamp(0, 26).unbind(1)
         found = (cell * 729 + a * 27 + b).flatten().cpu()
         counts.view(-1).index_add_(0, found, torch.ones(len(found)))
+    generator.train(training)
     return most_likely(counts + counts.sum(0) / counts.sum())
