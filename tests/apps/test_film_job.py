@@ -14,6 +14,7 @@ from helpers.apps import film_job
 from helpers.apps.film_job import colorize_film
 from helpers.apps.film_reader import Film
 from helpers.apps.folder import colorize_folder
+from helpers.apps.photo_files import COLORED
 from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.inference.colorizer import Colorizer
@@ -23,7 +24,7 @@ SMALL = {"input_size": 48}
 
 
 def test_a_film_keeps_its_times_its_sound_and_its_lightness_and_gets_color(colorizer, clip, tmp_path):
-    assert colorize_film(clip, tmp_path / "out.mp4", colorizer, **SMALL) == []
+    assert colorize_film(clip, tmp_path / "out.mp4", colorizer, **SMALL) == [COLORED]
     ours, theirs = pictures(tmp_path / "out.mp4"), pictures(clip)
     for a, b in zip(ours, theirs, strict=True):
         L = [rgb_to_L_ab(to_tensor(rgb))[0].numpy() for rgb in (a, b)]

@@ -85,7 +85,7 @@ def test_any_size_goes_through(colorizer, size):
     [(photo, {}, "is no photo") for photo in (np.zeros((3, 4, 5)), np.zeros((0, 4, 3), "u1"), np.zeros((4, 4), int))]
     + [
         (np.zeros((4, 4)), {name: value}, name)
-        for name, value in {"input_size": 8, "saturation": -1, "denoise": 99, "keep_color": 1, "like": "a.jpg"}.items()
+        for name, value in {"input_size": 8, "saturation": -1, "denoise": 99, "keep_color": "maybe", "like": "a.jpg"}.items()
     ],
 )
 def test_what_is_no_photo_and_impossible_options_are_named(colorizer, photo, options, message):
