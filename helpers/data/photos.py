@@ -87,7 +87,7 @@ def disguised(file: bytes | Path) -> str:
             file = opened.read(512)
     if file[4:8] == b"ftyp" and file[8:12] in HEIC and "HEIF" not in Image.OPEN:
         return "in the format HEIC, which needs `pip install pillow-heif`"
-    start = file[:512].removeprefix(codecs.BOM_UTF8).lstrip()
+    start = b"" if file[8:10] == b'{"' else file[:512].removeprefix(codecs.BOM_UTF8).lstrip()  # safetensors' header
     for kind, beginnings in BEGINNINGS.items():
         if start.lower().startswith(beginnings):
             return kind
