@@ -71,12 +71,9 @@ def load_network(
         network = into if into is not None else _build(metadata["class"], json.loads(metadata["arguments"]), path)
         _fill(network, path, assign=into is None)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if kind := disguised(path):
-            raise ValueError(f"{path} is {kind}") from error
-        raise ValueError(
-            f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
-            "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."
-        ) from error
+        reason = f"damaged, of an older version of this series, or holds another network: {error}. Train it again"
+        into = "Weights of a network that you changed after building it are loaded with load(..., into=network)."
+        raise ValueError(f"{path} is {disguised(path) or f'{reason}. {into}'}") from error
     if LAYER.findall(metadata.get("structure", str(network))) != LAYER.findall(str(network)):
         print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
     network.trained_size = size

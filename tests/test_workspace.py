@@ -67,8 +67,15 @@ def test_a_cpu_without_bf16_runs_in_fp32(monkeypatch):
 
 def test_the_precision_can_be_changed_within_one_process(monkeypatch):
     monkeypatch.setattr(workspace, "native_precision", lambda: "bf16")
-    found = [workspace.make_accelerator(precision).mixed_precision for precision in ("fp32", "auto", "fp32", "bf16")]
-    assert found == ["no", "bf16", "no", "bf16"]
+    made, seen = [workspace.make_accelerator(precision) for precision in ("fp32", "auto", "fp32", "bf16")], []
+    assert [each.mixed_precision for each in made] == ["no", "bf16", "no", "bf16"]  # an older one keeps its own
+    for each in made:
+        with each.autocast():
+            inside = torch.is_autocast_enabled("cpu")
+        layer = torch.nn.Linear(2, 2)
+        layer.forward = lambda x: seen.append(torch.is_autocast_enabled("cpu")) or x
+        each.prepare(layer)(torch.ones(1, 2))
+        assert seen[-1] == inside == (each.mixed_precision == "bf16")
 
 
 def test_a_seed_repeats_all_random_numbers():

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import count, islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import cv2
@@ -31,17 +31,15 @@ AHEAD = 16  # frames after a chunk that its colors also depend on
 BATCH = 8  # frames per batch
 
 
-class Plan(NamedTuple):
-    """What is known of a film before its frames are colored."""
-
-    cuts: list[int]  # the frames that begin a shot
-    hints: dict[int, list[Hint]]  # of each frame, in the film's pixels
-    kept: list[tuple[int, int]]  # stretches that keep their own colors: their first frame, and the one after the last
-    notes: list[str]
+Plan = tuple[list[int], dict[int, list[Hint]], list[list[int]], list[str]]
 
 
 def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
-    """Look through a film; keep_color: see `Options`. Raises ValueError for a hint given after the film's end."""
+    """Return the frames that begin a shot, the hints of each frame, in the film's pixels, what is kept, and notes.
+
+    keep_color: see `Options`. What is kept are stretches in color: the first frame, and the one after the last. Raises
+    ValueError for a hint given after the film's end.
+    """
     times: list[float] = []
     colors: list[bool] = []
 
@@ -54,7 +52,7 @@ def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
     cuts, starts = find_cuts(_looked_at("cuts"), film.rate), {}
     kept, notes = shots_to_keep(cuts, colors, times, keep_color)
     if not hints:
-        return Plan(cuts, {}, kept, notes)
+        return cuts, {}, kept, notes
     share, seconds = max(1.0, min(film.height, film.width) / LOOK), np.array(times)
     for hint in hints:
         if hint.at > seconds[-1] + 1:
@@ -63,11 +61,11 @@ def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
         starts.setdefault(nearest, []).append(Hint(hint.x / share, hint.y / share, hint.color))
     traveling = propagate_hints(_looked_at("hints"), starts, cuts)
     larger = {n: [Hint(share * each.x, share * each.y, each.color) for each in some] for n, some in traveling.items()}
-    return Plan(cuts, larger, kept, notes)
+    return cuts, larger, kept, notes
 
 
 def shots_to_keep(cuts: list[int], colors: Sequence[bool], times: list[float], keep_color: str) -> tuple[list, list]:
-    """Return the stretches that keep their colors and the notes, as `Plan` has them; colors: is a frame in color?"""
+    """Return the stretches that keep their colors and the notes, as `plan` does; colors: is a frame in color?"""
     kept = np.zeros(len(colors), bool)
     for first, end in pairwise([*cuts, len(colors)]):
         kept[first:end] = np.mean(colors[first:end]) > 0.5
@@ -83,10 +81,10 @@ def shots_to_keep(cuts: list[int], colors: Sequence[bool], times: list[float], k
 def saved_plan(file: Path, film: Film, hints: Sequence[Hint], keep_color: str) -> Plan:
     """Return the result of `plan`, computed once and saved in a file."""
     if not file.exists():
-        text = json.dumps(plan(film, hints, keep_color)._asdict(), default=asdict)
+        text = json.dumps(plan(film, hints, keep_color), default=asdict)
         write_atomically(file, lambda path: path.write_text(text))
-    found = Plan(**json.loads(file.read_text()))
-    return found._replace(hints={int(i): [Hint(**hint) for hint in some] for i, some in found.hints.items()})
+    cuts, hints, *rest = json.loads(file.read_text())
+    return cuts, {int(number): [Hint(**hint) for hint in some] for number, some in hints.items()}, *rest
 
 
 @torch.inference_mode()
@@ -146,7 +144,7 @@ def make_film(
         whole = work / f"whole{target.suffix}"
         try:
             known = saved_plan(work / "plan.json", film, hints, options.keep_color)
-            notes = known.notes + mux(list(chunked(film, work, colorizer, options, known)), film, whole)
+            notes = known[-1] + mux(list(chunked(film, work, colorizer, options, known)), film, whole)
         except KeyboardInterrupt:
             print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
             raise
@@ -155,35 +153,38 @@ def make_film(
     return notes
 
 
+def look_ahead(
+    colorizer: Colorizer, some: list, options: Options, traveling: dict[int, list[Hint]], kept: set[int]
+) -> Iterator[tuple]:
+    """Yield the time, picture, gray and ab of frames (number, (time, rgb)); kept pictures have their own colors."""
+    hints = [traveling.get(i, []) for i, _ in some]
+    painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, hints)
+    for (i, (time, rgb)), picture, gray, ab in zip(some, *painted, strict=True):
+        yield time, cv2.resize(rgb, picture.shape[1::-1]) if i in kept else picture, gray, ab
+
+
 def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> Iterator[Path]:
     """Yield the chunks of a film in color, files in a folder; existing ones are not made again."""
+    cuts, traveling, stretches, _ = known
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
-    done, kept = len(list(work.glob("*.nut"))), {i for stretch in known.kept for i in range(*stretch)}
+    done, kept = len(list(work.glob("*.nut"))), {i for stretch in stretches for i in range(*stretch)}
     yield from (work / f"{number:06}.nut" for number in range(done))
     frames, waiting = islice(enumerate(film.frames()), done * length, None), []
     with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
         for number in count(done):
             some = list(islice(frames, length + AHEAD - len(waiting)))
-            own = [known.hints.get(i, []) for i, _ in some]
-            painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, own)
-            for place, (i, (_, rgb)) in enumerate(some):
-                if i in kept:
-                    painted[0][place] = cv2.resize(rgb, painted[0][place].shape[1::-1])
-            waiting += zip([time for _, (time, _) in some], *painted, strict=True)
+            waiting += look_ahead(colorizer, some, options, traveling, kept)
             if not waiting:
                 return
             times, pictures, grays, colors = zip(*waiting, strict=True)
             if options.steady:
-                here, ahead = [cut - number * length for cut in known.cuts], len(waiting[length:])
+                here, ahead = [cut - number * length for cut in cuts], len(waiting[length:])
                 before = load_file(work / f"{number - 1:06}.state") if number else None
                 colors, last = steady(grays, colors, here, before, options.steady, ahead=ahead)
                 write_atomically(work / f"{number:06}.state", partial(save_file, last))
-            numbered = zip(count(number * length), times[:length], pictures, colors, strict=False)
-            made = [
-                (time, rgb if i in kept else render(rgb, torch.from_numpy(ab).permute(2, 0, 1)))
-                for i, time, rgb, ab in numbered
-            ]
+            own = zip(count(number * length), times[:length], pictures, map(torch.from_numpy, colors), strict=False)
+            made = [(time, rgb if i in kept else render(rgb, ab.permute(2, 0, 1))) for i, time, rgb, ab in own]
             chunk, how = work / f"{number:06}.nut", (made, film.time_base, film.rate, "nut", film.shape_of_pixels)
             write_atomically(chunk, lambda path, how=how: write_film(path, *how))
             waiting = waiting[length:]

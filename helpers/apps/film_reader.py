@@ -15,6 +15,7 @@ from av.stream import Disposition
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
 LATE = 0.1  # seconds; a clock that starts later is set to 0
+FIELDS = ("tff", "bff", "progressive")  # the upper lines come first, the lower lines, or all at once
 LOOKED_AT = 60  # first frames in which interlacing is looked for
 
 
@@ -117,16 +118,15 @@ def opened(path: Path | str, *how: Any, **named: Any) -> Any:
 
 def look_for_fields(frames: Iterator[Any], stream: Any) -> tuple[Any, str]:
     """Return the first of some frames, and the options for yadif: which frames are to be deinterlaced."""
-    graph, first, counts = filter_graph(stream, "idet"), next(frames), {}
+    first, counts, graph = next(frames), {}, None
     for frame in chain([first], frames):
         if frame.interlaced_frame:
             return first, "deint=interlaced"
+        graph = graph or filter_graph(stream, "idet")  # its format is known once a frame is decoded
         for seen in filtered(graph, frame):
-            counts = {
-                kind: float(seen.metadata[f"lavfi.idet.multiple.{kind}"]) for kind in ("tff", "bff", "progressive")
-            }
+            counts = {kind: float(seen.metadata[f"lavfi.idet.multiple.{kind}"]) for kind in FIELDS}
     found = max(counts, key=counts.get, default="progressive")
-    sure = counts and counts[found] > 2 * (sum(counts.values()) - counts[found])
+    sure = counts and counts[found] > 3 + 2 * (sum(counts.values()) - counts[found])
     return first, f"deint=all:parity={found}" if sure and found != "progressive" else "deint=interlaced"
 
 

@@ -66,14 +66,12 @@ def read_photo(file: Any, page: int = 0, max_pixels: int | None = MAX_PIXELS) ->
                 raise ValueError(f"{photo.width}x{photo.height} pixels; max_pixels=None (--large-scans) allows so many")
             if page:
                 photo.seek(page)
-            notes, tags = [], getattr(photo, "tag_v2", {})
+            notes, tags = _animated(photo), getattr(photo, "tag_v2", {})
             upright = ImageOps.exif_transpose(photo)
             profile = photo.info.get("icc_profile") if photo.mode != "LAB" else None  # Pillow knows that one itself
             if upright.mode in ("RGB", "RGBA") and np.max(tags.get(BITS, 8)) == 16 and photo is not file:
                 upright = Image.fromarray((_to_16_bits(_deep(content, page), tags, notes) >> 8).astype(np.uint8))
             rgb, opacity, profile = _pixels(upright, profile, tags, notes)
-            frames = 1 if photo.format in ("TIFF", "MPO") else getattr(photo, "n_frames", 1)
-            notes += [f"it is animated: its other frames ({frames - 1}) are left out"] if frames > 1 else []
             details = {} if photo is file else _details(photo) | ({"icc_profile": profile} if profile else {})
             return Photo(rgb, details, count_pages(photo), opacity, notes)
     except Exception as error:  # a damaged file can make a decoder fail in any way
@@ -89,7 +87,7 @@ def disguised(file: bytes | Path) -> str:
             file = opened.read(512)
     if file[4:8] == b"ftyp" and file[8:12] in HEIC and "HEIF" not in Image.OPEN:
         return "in the format HEIC, which needs `pip install pillow-heif`"
-    start = file[:512].removeprefix(codecs.BOM_UTF8).lstrip()
+    start = b"" if file[8:10] == b'{"' else file[:512].removeprefix(codecs.BOM_UTF8).lstrip()  # safetensors' header
     for kind, beginnings in BEGINNINGS.items():
         if start.lower().startswith(beginnings):
             return kind
@@ -149,6 +147,13 @@ def _opened(file: Any) -> Iterator[Image.Image]:
             Image.MAX_IMAGE_PIXELS = limit
     with photo:
         yield photo
+
+
+def _animated(photo: Image.Image) -> list[str]:
+    with suppress(Exception):  # a damaged frame after the first
+        if photo.format not in ("TIFF", "MPO") and photo.n_frames > 1:
+            return [f"it is animated: its other frames ({photo.n_frames - 1}) are left out"]
+    return []
 
 
 def _deep(content: bytes, page: int) -> np.ndarray:

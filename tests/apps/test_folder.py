@@ -19,7 +19,7 @@ from helpers.apps import __main__ as command
 from helpers.apps import folder, photo_files
 from helpers.apps.folder import colorize_folder
 from helpers.apps.photo_files import colorize_file
-from helpers.inference.colorizer import Colorizer
+from helpers.inference.colorizer import Colorizer, Options
 from helpers.runs import save_network
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -171,15 +171,47 @@ def test_one_faulty_file_leaves_the_others(fill, colorizer, source, tmp_path, mo
     assert table.set_index("photo")["reason"]["1.jpg"].endswith("not enough memory")
 
 
-def test_photos_in_color_are_counted_and_gray_or_toned_ones_are_not(colorizer, source, tmp_path, capsys):
+@pytest.mark.parametrize("keep", ["auto", "always"])
+def test_photos_in_color_are_counted_or_kept_and_gray_or_toned_ones_are_not(keep, colorizer, source, tmp_path, capsys):
     gray = odd_photos.color((80, 60)).convert("L")
     sepia = np.stack([np.asarray(gray) * share for share in (1.0, 0.86, 0.66)], 2).astype(np.uint8)
     gray.save(source / "gray.png"), Image.fromarray(sepia).save(source / "sepia.png"), small(source / "color.png")
-    colorize_folder(source, tmp_path / "out", colorizer, input_size=64)
-    assert "1 were in color already" in capsys.readouterr().out
-    for name, count in {"gray": 0, "sepia": 0, "color": 1}.items():
-        path = source / f"{name}.png"
-        assert len(colorize_file(path, tmp_path / path.name, colorizer, colorizer.options())) == count
+    colorize_folder(source, tmp_path / "out", colorizer, input_size=64, keep_color=keep)
+    assert ("1 were in color already" in capsys.readouterr().out) == (keep == "auto")
+    for name in ("gray", "sepia", "color"):
+        path, options = source / f"{name}.png", colorizer.options(keep_color=keep)
+        assert bool(colorize_file(path, tmp_path / path.name, colorizer, options)) == (name == "color")
+        same = np.array_equal(Image.open(tmp_path / path.name).convert("RGB"), Image.open(path).convert("RGB"))
+        assert same == (keep == "always" and name == "color")
+
+
+def test_what_was_transparent_stays_so_and_over_white_looks_as_it_did(colorizer, tmp_path):
+    photo = odd_photos.color((80, 60))
+    photo.putalpha(Image.linear_gradient("L").resize((80, 60)))
+    photo.save(tmp_path / "in.png")
+    options = Options(64, saturation=0.1)  # there is no strong color that is nearly transparent
+    notes = [colorize_file(tmp_path / "in.png", tmp_path / to, colorizer, options) for to in ("a.png", "a.jpg")]
+    assert "transparent" not in str(notes[0]) and "transparent" in str(notes[1])
+    result, white = Image.open(tmp_path / "a.png"), Image.new("RGBA", photo.size, "white")
+    assert np.array_equal(result.getchannel("A"), photo.getchannel("A"))
+    looks = np.asarray(Image.alpha_composite(white, result).convert("RGB")).astype(int)
+    assert np.abs(looks - colorizer(tmp_path / "in.png", input_size=64, saturation=0.1)).mean() < 2
+
+
+def test_a_reference_is_read_once_and_another_one_under_its_name_is_another_result(
+    hinted_generator, source, tmp_path, monkeypatch
+):
+    calls, described = [], photo_files.described
+    monkeypatch.setattr(photo_files, "described", lambda *given: calls.append(1) or described(*given))
+    for i in range(3):
+        small(source / f"{i}.png", 60 + i)
+    colorizer, options = Colorizer(hinted_generator, "fp32"), {"like": str(tmp_path / "like.png"), "input_size": 64}
+    prints = []
+    for turn in (0, 180):
+        odd_photos.color().rotate(turn).save(options["like"])
+        colorize_folder(source, tmp_path / "out", colorizer, **options)
+        prints.append(colorizer.fingerprint(colorizer.options(**options)))
+    assert len(calls) == 2 and prints[0] != prints[1]
 
 
 def test_the_source_is_never_overwritten_and_the_target_may_lie_in_it_or_above(colorizer, source, tmp_path):

@@ -1,5 +1,7 @@
 """Any photo at its own size, with its own lightness, however it is handed over; from small ab to every pixel."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import odd_photos
 import pytest
@@ -83,12 +85,31 @@ def test_any_size_goes_through(colorizer, size):
     [(photo, {}, "is no photo") for photo in (np.zeros((3, 4, 5)), np.zeros((0, 4, 3), "u1"), np.zeros((4, 4), int))]
     + [
         (np.zeros((4, 4)), {name: value}, name)
-        for name, value in {"input_size": 8, "saturation": -1, "denoise": 99, "contrast": 99}.items()
+        for name, value in {
+            "input_size": 8,
+            "saturation": -1,
+            "denoise": 99,
+            "keep_color": "maybe",
+            "like": "a.jpg",
+        }.items()
     ],
 )
 def test_what_is_no_photo_and_impossible_options_are_named(colorizer, photo, options, message):
     with pytest.raises(ValueError, match=message):
         colorizer(photo, **options)
+
+
+def test_building_one_in_any_thread_leaves_the_flags_of_a_training_as_they_are(loud_generator):
+    def flags():
+        cudnn = torch.backends.cudnn
+        return torch.get_float32_matmul_precision(), cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+    for benchmark in (False, True):
+        torch.backends.cudnn.benchmark = benchmark
+        before = flags()
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(lambda precision: Colorizer(loud_generator, precision), 4 * ["fp32", "bf16"]))
+        assert flags() == before and [each.accelerator.mixed_precision for each in made] == 4 * ["no", "bf16"]
 
 
 def test_denoising_and_contrast_do_what_they_say(cat):
