@@ -201,8 +201,8 @@ def test_what_was_transparent_stays_so_and_over_white_looks_as_it_did(colorizer,
 def test_a_reference_is_read_once_and_another_one_under_its_name_is_another_result(
     hinted_generator, source, tmp_path, monkeypatch
 ):
-    calls, described = [], photo_files.described
-    monkeypatch.setattr(photo_files, "described", lambda *given: calls.append(1) or described(*given))
+    calls, described = [], photo_files.encode_reference
+    monkeypatch.setattr(photo_files, "encode_reference", lambda *given: calls.append(1) or described(*given))
     for i in range(3):
         small(source / f"{i}.png", 60 + i)
     colorizer, options = Colorizer(hinted_generator, "fp32"), {"like": str(tmp_path / "like.png"), "input_size": 64}
