@@ -35,9 +35,8 @@ def train(phase: str, cfg: Config) -> None:
     device, rank, world_size = accelerator.device, accelerator.process_index, accelerator.num_processes
     with accelerator.local_main_process_first():  # the others use what it downloads and prepares
         photos, perceptual = dataset.prepare(cfg), Perceptual(cfg.lpips_weights, cfg.compile).to(device)
-        before = "warmup" if adversarial else start and start.phases()[-1]
-        generator = start.load(before) if start else Generator(**cfg.generator())
-    rate = cfg.adversarial_lr if adversarial else cfg.warmup_lr
+        trained = start and start.load("warmup" if adversarial else start.phases()[-1])
+    generator, rate = trained or Generator(**cfg.generator()), cfg.adversarial_lr if adversarial else cfg.warmup_lr
     networks = {"generator": learner(cfg, accelerator, generator, rate)}
     how = {"epochs": cfg.warmup_epochs, "lr_warmup_steps": cfg.lr_warmup_steps}
     if adversarial:

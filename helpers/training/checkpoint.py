@@ -39,15 +39,14 @@ def load(path: Path, settings: dict[str, str], run: str) -> dict[str, Any] | Non
     if not path.exists():
         return None
     try:
-        if path.is_dir():
-            raise ValueError("an older version of this series wrote it")
         state = torch.load(path, map_location="cpu", weights_only=True)
         then = state["fingerprint"]
     except Exception as error:  # a damaged file can fail in any way
         raise ValueError(f"The checkpoint {path} cannot be read ({error}). {AGAIN}") from error
     pairs = {name: (then.get(name, "absent"), settings.get(name, "absent")) for name in settings | then}
     if differ := [f"{name}: {old} then, {now} now" for name, (old, now) in pairs.items() if old != now]:
-        raise ValueError(f"Run {run!r} was begun with other settings ({'; '.join(differ)}). {AGAIN}")
+        listed = "; ".join(differ[:5]) + f"; and {len(differ) - 5} more" * (len(differ) > 5)
+        raise ValueError(f"Run {run!r} was begun with other settings ({listed}). {AGAIN}")
     return state
 
 
@@ -71,14 +70,14 @@ def fingerprint(trainer: Any) -> dict[str, str]:
     batches, known = trainer.batches, [trainer.accelerator, trainer.photos, trainer.batches]
     things = {name: getattr(trainer.cfg, name) for name in CONFIGURED}
     things |= {name: getattr(trainer, name) for name in ARGUMENTS}
-    things |= {"batch_size": batches.batch_size, "photo size": tuple(batches.photos.shape[2:])}
+    things |= {"batch_size": batches.batch_size, "photo height": batches.photos.shape[2]}
     things |= {"photos": digest(trainer.photos.manifest.to_csv()), "processes": trainer.accelerator.num_processes}
     for name, (network, optimizer) in trainer.networks.items():
         raw = trainer.unwrapped[name]
         known += [network, raw, optimizer]
         learned = sum(p.numel() for p in raw.parameters() if p.requires_grad)
-        things |= {name: (f"{learned} learned weights", digest(str(raw))), f"{name}'s class": type(raw)}
-        things |= {f"{name}'s optimizer": type(optimizer.optimizer)}
+        things |= {f"{name}'s layers": digest(str(raw)), f"{name}'s learned weights": learned}
+        things |= {f"{name}'s class": type(raw), f"{name}'s optimizer": type(optimizer.optimizer)}
         for i, group in enumerate(optimizer.param_groups):
             values = {key: value for key, value in group.items() if key not in ("params", "initial_lr")}
             values["lr"] = group.get("initial_lr", group["lr"])

@@ -43,10 +43,9 @@ def refuse_bad_numbers(table: pd.DataFrame, before: int) -> None:
     losses = table[[name for name in table if not name.endswith("gradient")]]  # fp16 gradients overflow now and then
     bad = losses[~losses.abs().lt(math.inf).all(axis=1)]
     if len(bad):
-        names = [name for name, value in bad.iloc[0].items() if not math.isfinite(value)]
         raise FloatingPointError(
-            f"At step {before + bad.index[0] + 1}, {', '.join(names)} became {bad.iloc[0][names[0]]}. Lower the "
-            'learning rate, or try precision="fp32", in a new run. The last checkpoint holds a sound state.'
+            f"At step {before + bad.index[0] + 1} a loss is not finite: {bad.iloc[0].to_dict()}. Lower the learning "
+            'rate, or try precision="fp32", in a new run. The last checkpoint holds a sound state.'
         )
 
 

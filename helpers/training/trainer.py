@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import extract_model_from_parallel, gather_object
+from accelerate.utils import extract_model_from_parallel, gather_object, send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -26,7 +26,7 @@ from helpers.training import checkpoint
 from helpers.training.monitoring import epoch_means, refuse_bad_numbers, report, stop_button
 
 AGREE = 20  # steps after which several processes ask each other whether to write a checkpoint, or stop
-STATE = ("fingerprint", "epoch", "best", "finished", "logs", "columns")
+STATE = ("fingerprint", "epoch", "best", "finished", "logs")
 
 
 def descend(loss: Tensor, network: nn.Module, optimizer: Optimizer, clip_norm: float = 1.0) -> Tensor:
@@ -94,7 +94,7 @@ class Trainer:
         self.epoch_steps = len(self.batches) // self.batches_per_step
         if not self.epoch_steps:
             raise ValueError(f"batches_per_step={self.batches_per_step}, but an epoch has only {len(self.batches)}.")
-        self.epoch, self.best, self.finished, self.logs, self.columns = 1, 0, False, [], []
+        self.epoch, self.best, self.finished, self.logs = 1, 0, False, []
         self.history, self.steps, self.pending = pd.DataFrame(), pd.DataFrame(), None
 
     def fit(self, show: Callable[["Trainer"], Any] = lambda trainer: None, restart: bool = False) -> pd.DataFrame:
@@ -183,9 +183,8 @@ class Trainer:
             if self.ema is not None:  # the first step's weights are copied
                 average = get_ema_multi_avg_fn(self.cfg.ema_decay if done else 0.0)
                 average([*self.ema.parameters()], [*self.generator.parameters()], None)
-            self.columns = list(log)
-            values = [torch.as_tensor(x, dtype=torch.float32, device=self.accelerator.device) for x in log.values()]
-            self.logs.append(torch.stack(values).detach())
+            values = {name: torch.as_tensor(value, dtype=torch.float32).detach() for name, value in log.items()}
+            self.logs.append(send_to_device(values, self.accelerator.device))
             self._save_or_stop()
         table, self.logs = self._table(), []
         return table.assign(epoch=self.epoch)
@@ -214,8 +213,9 @@ class Trainer:
 
     def _table(self) -> pd.DataFrame:
         """Return the epoch's logged values so far, means over the processes; raises as `refuse_bad_numbers`."""
-        self.logs = [*self.accelerator.reduce(torch.stack(self.logs), "mean")]
-        table = pd.DataFrame(torch.stack(self.logs).cpu().double().numpy(), columns=self.columns)
+        self.logs = self.accelerator.reduce(self.logs, "mean")
+        values = torch.stack([torch.stack([*log.values()]) for log in self.logs])  # one copy from the device
+        table = pd.DataFrame(values.cpu().double().numpy(), columns=list(self.logs[0]))
         refuse_bad_numbers(table, len(self.steps))
         return table
 
@@ -277,7 +277,7 @@ class Trainer:
         """Continue from what `state_dict` returned."""
         vars(self).update({name: state[name] for name in STATE})
         vars(self).update({name: pd.DataFrame(state[name]) for name in ("history", "steps")})
-        self.logs = [log.to(self.accelerator.device) for log in self.logs]
+        self.logs = send_to_device(self.logs, self.accelerator.device)
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.batches.random.set_state(state["order"])

@@ -135,11 +135,11 @@ CHANGES = {
     "generator's optimizer": {"optimizer": torch.optim.SGD},
     "generator's betas.0: 0.5 then, 0.9 now": {"optimizer": partial(torch.optim.Adam, betas=(0.9, 0.999), fused=True)},
     "generator's weight_decay": {"optimizer": partial(torch.optim.Adam, betas=(0.5, 0.999), weight_decay=0.1)},
-    "generator.1": {"networks": [nn.Sequential(*TinyGenerator(), nn.Identity())]},
-    "generator.0": {"networks": [FROZEN]},
+    "generator's layers": {"networks": [nn.Sequential(*TinyGenerator(), nn.Identity())]},
+    "generator's learned weights": {"networks": [FROZEN]},
     "generator's class.factor: 1.0 then, 0.5 now": {"networks": [of_a_cell(0.5)]},
     "discriminator.1": {"networks": [None, nn.Sequential(TinyDiscriminator())]},
-    "photo size.0: 48 then, 32 now": {"photos": TinyPhotos(32)},
+    "photo height: 48 then, 32 now": {"photos": TinyPhotos(32)},
     "photos": {"photos": PHOTOS},
 }
 ELSEWHERE = {"show_folder": "/photos", "checkpoint_minutes": 1.0, "memory_gb": 0.0, "warmup_epochs": 7}
