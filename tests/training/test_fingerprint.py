@@ -138,7 +138,7 @@ CHANGES = {
     "generator's layers": {"networks": [nn.Sequential(*TinyGenerator(), nn.Identity())]},
     "generator's learned weights": {"networks": [FROZEN]},
     "generator's class.factor: 1.0 then, 0.5 now": {"networks": [of_a_cell(0.5)]},
-    "discriminator.1": {"networks": [None, nn.Sequential(TinyDiscriminator())]},
+    "discriminator's layers": {"networks": [None, nn.Sequential(TinyDiscriminator())]},
     "photo height: 48 then, 32 now": {"photos": TinyPhotos(32)},
     "photos": {"photos": PHOTOS},
 }
