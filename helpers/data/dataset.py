@@ -26,6 +26,7 @@ from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
 from helpers.files import write_atomically
 
 KAGGLE_HANDLE = "aayush9753/image-colorization-dataset/versions/1"
+WATCH = workspace.PROJECT / "notebooks" / "images" / "kodak"  # eight photos that no network is trained on
 SAMPLES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
 SAMPLES += ("ihc.png",)
 GRAY_SAMPLES = ("camera.png", "moon.png")  # a rule drops them
@@ -88,14 +89,12 @@ def find_photos(cfg: Config) -> tuple[Path, list[Path]]:
 
 
 def show_photos(folder: str, limit: int = 24) -> list[Path]:
-    """Return the first readable photos of a folder; without a folder, color photos of scikit-image.
+    """Return the first readable photos of a folder; without a folder, the watch photos, which come with the project.
 
     Prints what cannot be read. Raises FileNotFoundError if nothing can.
     """
-    if not folder:
-        return [Path(skimage.__file__).parent / "data" / name for name in SAMPLES[:5]]
     readable = []
-    for path in list_photos(Path(folder).expanduser()):
+    for path in list_photos(Path(folder or WATCH).expanduser()):
         try:
             read_rgb(path)
             readable.append(path)

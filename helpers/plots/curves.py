@@ -150,11 +150,11 @@ class LiveFigure:
             self.handle.update(picture)
 
     def progress(self, name: str | None = None) -> display.Image:
-        """Show the photos epoch by epoch, a row each, and the truth below."""
-        step = -(-len(self.film) // 8)
-        chosen = [*self.film[step - 1 :: step], ("truth", self.truth)]
-        labels = [f"epoch {epoch}" if epoch != "truth" else epoch for epoch, _ in chosen]
-        return images.finish(images.grid([list(photos) for _, photos in chosen], labels=labels, width=1.5), name)
+        """Show the photos epoch by epoch (1, 2, 4, 8 ... and the last), a row each, from gray to the truth."""
+        last = len(self.film) - 1
+        chosen = [pair for i, pair in enumerate(self.film) if (i + 1) & i == 0 or i == last]
+        stages = {**self.first, **{f"epoch {epoch}": photos for epoch, photos in chosen}, "truth": self.truth}
+        return images.finish(images.grid([*zip(*stages.values(), strict=True)], [*stages]), name)
 
 
 def _side_by_side(
