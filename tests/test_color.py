@@ -48,11 +48,13 @@ def test_lab_agrees_with_scikit_image_is_normalized_as_the_report_says_and_leads
     assert np.abs(color.lightness(photos[0]) - wanted[0, ..., 0]).max() < 1e-3
 
 
-def test_lightness_alone_is_a_gray_photo_of_that_lightness():
-    L = torch.linspace(-1, 1, 50).view(1, 1, 50, 1)
-    rgb = color.gray_rgb(L)
-    assert rgb.shape == (1, 3, 50, 1) and (rgb - rgb.mean(1, keepdim=True)).abs().max() < 1e-3
-    assert torch.allclose(color.rgb_to_L_ab(rgb)[0], L, atol=1e-4)
+def test_what_is_out_of_gamut_keeps_its_hue_and_lightness():
+    L, ab = color.rgb_to_L_ab(0.3 + 0.3 * torch.rand(2000, 3, 1, 1))
+    vivid = ab * (100 / 128 / ab.norm(dim=1, keepdim=True))  # chroma 100: hardly any of these is in sRGB
+    lab = rgb2lab(color.to_photo(L, vivid)[..., 0, 0].numpy())
+    turn = np.angle((lab[:, 1] + 1j * lab[:, 2]) / torch.view_as_complex(vivid[..., 0, 0].contiguous()).numpy())
+    assert np.abs(lab[:, 0] - (L.flatten().numpy() + 1) * 50).max() < 1 and np.abs(turn).max() < np.radians(3)
+    assert np.hypot(lab[:, 1], lab[:, 2]).mean() > 30
 
 
 def test_lab_is_computed_in_full_precision(monkeypatch):
@@ -113,6 +115,7 @@ def test_grays_black_and_white_are_exact():
     """Any gray is exactly gray, whatever its lightness; so are black and white, and lightness beyond them."""
     L = torch.linspace(-1.2, 1.2, 100_001).view(1, 1, 1, -1)
     photo = color.to_photo(L, torch.zeros(1, 2, 1, 100_001))
+    assert (color.gray_rgb(L) * 255 - photo).abs().max() < 0.6
     assert (photo == photo[:, :1]).all() and (photo[..., 1:] >= photo[..., :-1]).all()
     for level, value in ((-1, 0), (1, 255)):
         L, ab = lab_cube()
@@ -148,4 +151,6 @@ def test_colorfulness_follows_its_formula(measure, absolute):
     rg, yb = (np.abs(rg), np.abs(yb)) if absolute else (rg, yb)
     wanted = np.hypot(rg.std(1), yb.std(1)) + 0.3 * np.hypot(rg.mean(1), yb.mean(1))
     found = measure(torch.tensor(photos / 255).permute(0, 3, 1, 2)).numpy()
+    red = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand(-1, -1, 8, 8)
+    assert measure(red).item() == pytest.approx(0.3 * 255 * 1.25**0.5)
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-3) and wanted[3] == 0
