@@ -39,15 +39,7 @@ def write_good(folder):
         image.save(folder / name, **options)
         expected[name] = looks or photo
 
-    for name in (
-        "plain.jpg",
-        "plain.png",
-        "photo.webp",
-        "UPPER.JPG",
-        "grün и 写真 🙂.jpg",
-        "n" * 240 + ".png",
-        "a.bmp",
-    ):
+    for name in ("plain.jpg", "plain.png", "a.webp", "UPPER.JPG", "grün и 写真 🙂.jpg", "n" * 240 + ".png", "a.bmp"):
         save(name, photo, quality=95)
     save("palette.png", photo.quantize(256), photo.quantize(256).convert("RGB"))
     save("cmyk.jpg", photo.convert("CMYK"), quality=95)

@@ -1,6 +1,5 @@
 """Runs on disk: what is saved is what is loaded, what cannot be used is named, nothing earlier is lost."""
 
-import json
 import os
 import pickle
 import sys
@@ -245,12 +244,7 @@ def test_runs_are_compared_if_they_have_not_seen_the_test_photos_and_can_be_load
     saved("own", network=TinyGenerator())
     assert [run.name for run in comparable_runs(cfg, sample_photos)] == ["mine"]
     printed = capsys.readouterr().out.splitlines()
-    for name, reason in (
-        ("cheat", "test photos"),
-        ("heir", "test photos"),
-        ("other", "folder"),
-        ("own", "TinyGenerator"),
-    ):
+    for name, reason in {"cheat": "test photos", "heir": "test photos", "other": "folder", "own": "Tiny"}.items():
         assert any(f"'{name}'" in line and reason in line for line in printed)
 
 

@@ -92,13 +92,8 @@ def test_a_folder_of_all_kinds_is_prepared_and_every_file_accounted_for(cfg, fol
 
 def test_linked_folders_are_followed_once_loops_end_and_a_closed_folder_is_named(folder, monkeypatch, capsys):
     elsewhere, scandir = folder.parent / "elsewhere", os.scandir
-    for path in (
-        folder / "a.PNG",
-        folder / "below/b.jpg",
-        elsewhere / "cat.png",
-        folder / "notes.txt",
-        folder / "no/c",
-    ):
+    for name in ("a.PNG", "below/b.jpg", "../elsewhere/cat.png", "notes.txt", "no/c.png"):
+        path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
     links = {"below/up": folder, "self.jpg": folder / "self.jpg", "gone.jpg": folder / "none.jpg", "linked": elsewhere}
