@@ -165,8 +165,7 @@ def _check(each: Field, value: Any, kinds: tuple[type, ...]) -> None:
         raise TypeError(f"{each.name}={value!r} is a {type(value).__name__}; it must be {wanted}")
     limits = each.metadata
     if "choices" in limits and value not in limits["choices"]:
-        raise ValueError(
-            f"{each.name}={value!r} is not possible; choose one of {', '.join(map(str, limits['choices']))}"
-        )
+        choices = ", ".join(map(str, limits["choices"]))
+        raise ValueError(f"{each.name}={value!r} is not possible; choose one of {choices}")
     if "low" in limits and value is not None and not limits["low"] <= value <= limits["high"]:
         raise ValueError(f"{each.name}={value!r} is not possible; it must be from {limits['low']} to {limits['high']}")

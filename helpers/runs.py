@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -69,9 +70,10 @@ def load_network(
         size = json.loads(metadata["config"])["size"]
         Config(size=size)  # refuses an impossible value from a stranger's file
         network = into if into is not None else _build(metadata["class"], json.loads(metadata["arguments"]), path)
-        _fill(network, path, assign=into is None)
+        network.load_state_dict(load_file(path))
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = f"damaged, of an older version of this series, or holds another network: {error}. Train it again"
+        found = textwrap.shorten(str(error), 400)  # PyTorch names every weight
+        reason = f"damaged, of an older version of this series, or holds another network: {found}. Train it again"
         into = "Weights of a network that you changed after building it are loaded with load(..., into=network)."
         raise ValueError(f"{path} is {disguised(path) or f'{reason}. {into}'}") from error
     if LAYER.findall(metadata.get("structure", str(network))) != LAYER.findall(str(network)):
@@ -85,29 +87,13 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
     kind = OWN.get(name) or getattr(sys.modules["__main__"], name, None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise NameError(f"{path} holds a network of class {name}: run the cell that defines it first, or use `into`.")
-    if "weights" in arguments:
-        arguments["weights"] = None  # nothing to download: the file holds all weights
-    own = kind in OWN.values()
-    if own:  # limits what a stranger's file can ask for; of an older version's arguments, some are gone
+    arguments |= {"weights": None} if "weights" in arguments else {}  # nothing to download: the file holds all
+    if kind in OWN.values():  # a stranger's file may ask for anything, an older one for arguments that are gone
         arguments = {key: v for key, v in arguments.items() if key in inspect.signature(kind.__init__).parameters}
         limits = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}
         Config(**{limits.get(key, key): v for key, v in arguments.items() if key not in ("weights", "hints")})
     with torch.random.fork_rng():
-        with torch.device("meta" if own else "cpu"):  # meta needs no memory, and weights are loaded next
-            network = kind(**arguments)
-        if {name for name, _ in network.named_buffers()} - network.state_dict().keys():
-            network = kind(**arguments)  # some timm encoders have filters that no file holds
-    return network
-
-
-def _fill(network: nn.Module, path: Path, assign: bool) -> None:
-    """Load a file's weights into a network, in fp32; raises ValueError with the first that are not in both."""
-    state = {key: value.float() if value.is_floating_point() else value for key, value in load_file(path).items()}
-    shapes = {key: value.shape for key, value in network.state_dict().items()}
-    wrong = [key for key in shapes | state if key not in state or shapes.get(key) != state[key].shape]
-    if wrong:
-        raise ValueError(f"{len(wrong)} weights are not in both, or of another shape: {', '.join(wrong[:3])} ...")
-    network.load_state_dict(state, assign=assign)
+        return kind(**arguments)
 
 
 def missing(path: Path, notebook: str) -> str:

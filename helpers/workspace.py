@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from IPython.display import Markdown
 
 from helpers.config import Config
@@ -42,22 +40,21 @@ def root() -> Path:
         raise OSError(
             f"{named} is on Google Drive, which is not mounted: run drive.mount({str(DRIVE.parent)!r}) first."
         )
-    path = Path(named) if named else DRIVE / "colorization" if drive else PROJECT / "artifacts"
-    path.mkdir(parents=True, exist_ok=True)
-    return path.resolve()
+    return _made(Path(named) if named else DRIVE / "colorization" if drive else PROJECT / "artifacts").resolve()
 
 
 def folder(name: str) -> Path:
     """Return a folder of the workspace, created if needed: runs, figures or tables."""
-    path = root() / name
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return _made(root() / name)
 
 
 def local(name: str) -> Path:
     """Return a folder on this machine's own disk for prepared photos: Drive is slow with many files."""
     base = Path("/content") if on_colab() and not os.environ.get("COLORIZE_WORKSPACE") else root()
-    path = base / "data" / name
+    return _made(base / "data" / name)
+
+
+def _made(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -76,9 +73,7 @@ def ask_for_photos() -> str:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and PyTorch on all devices."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    set_seed(seed)
 
 
 def cores() -> int:

@@ -1,15 +1,11 @@
 """Reading a notebook of the series, changing a cell of a copy as a student would, and running it."""
 
-import json
 import os
 import re
 from pathlib import Path
 
 import nbclient
 import nbformat
-import pandas as pd
-import pytest
-from nbclient.exceptions import CellExecutionError
 from safetensors import safe_open
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -44,6 +40,13 @@ def up_to(notebook, last, without=()):
     return notebook
 
 
+def only(notebook, *names):
+    """Keep some cells alone, by id."""
+    notebook.cells = [cell for cell in notebook.cells if cell.id in names]
+    assert len(notebook.cells) == len(names)
+    return notebook
+
+
 def after_imports(notebook, source):
     """Insert a cell behind the first one that imports the helpers."""
     first = next(cell for cell in code_of(notebook) if re.search(r"^from helpers", cell.source, re.M))
@@ -67,20 +70,7 @@ def printed(notebook):
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
-def refused(notebook, workspace, error, **variables):
-    """Run a notebook that has to stop with an error; return its message."""
-    with pytest.raises(CellExecutionError, match=error) as caught:
-        run(notebook, workspace, **variables)
-    return re.sub(r"\x1b\[[0-9;]*m", "", str(caught.value))
-
-
-def metadata(workspace, phase, run="smoke"):
-    """Return what a weights file says about its network."""
-    with safe_open(workspace / f"runs/{run}/{phase}.safetensors", "pt") as file:
-        found = file.metadata()
-    return found | {name: json.loads(found[name]) for name in ("arguments", "config")}
-
-
-def table(workspace, name, run="smoke"):
-    """Return a table of a run, such as "warmup_history"."""
-    return pd.read_csv(workspace / f"runs/{run}/{name}.csv")
+def class_of(workspace, phase):
+    """Return the class of the network in a phase's weights file."""
+    with safe_open(workspace / f"runs/smoke/{phase}.safetensors", "pt") as file:
+        return file.metadata()["class"]

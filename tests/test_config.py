@@ -1,5 +1,6 @@
 """The profiles, what is refused and with which words, and what the environment may name."""
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,18 @@ def test_paper_is_the_reports_recipe():
     assert vars(Config()) | wanted == vars(Config())
 
 
-@pytest.mark.parametrize(("gpu", "profile"), [(True, "paper"), (False, "laptop")])
-def test_without_a_named_profile_the_machine_decides(monkeypatch, gpu, profile):
+def test_without_a_named_profile_the_machine_decides(monkeypatch):
     monkeypatch.delenv("COLORIZE_PROFILE")
-    monkeypatch.setattr("helpers.config.is_cuda_available", lambda: gpu)
-    assert Config.from_profile().profile == profile
+    for gpu, profile in ((True, "paper"), (False, "laptop")):
+        monkeypatch.setattr("helpers.config.is_cuda_available", lambda gpu=gpu: gpu)
+        assert Config.from_profile().profile == profile
 
 
 def test_an_unknown_profile_or_field_is_refused_by_its_name(monkeypatch):
     with pytest.raises(TypeError, match="lamda_l1"):
         Config.from_profile(lamda_l1=3)
+    with pytest.raises(FrozenInstanceError):
+        Config().size = 64
     monkeypatch.setenv("COLORIZE_PROFILE", "papre")
     with pytest.raises(ValueError, match=r"papre.*paper.*laptop.*smoke"):
         Config.from_profile()

@@ -23,46 +23,43 @@ def colab(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_the_named_workspace_is_created_and_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path / "here" / "and there"))
-    assert workspace.root() == (tmp_path / "here" / "and there").resolve() and workspace.root().is_dir()
-    for path in (workspace.folder("runs"), workspace.local("set")):
-        assert path.is_dir() and path.is_relative_to(workspace.root())
+NO_DRIVE = OSError
+PLACES = {  # on Colab, Drive is mounted, the workspace's name: where results go
+    (True, False, ""): "project/artifacts",
+    (True, True, ""): "drive/MyDrive/colorization",
+    (True, True, "here/and there"): "here/and there",
+    (True, False, "drive/mine"): NO_DRIVE,
+    (False, True, ""): "project/artifacts",  # a folder of that name is no Drive
+}
 
 
-def test_outside_colab_results_go_to_the_project(colab, monkeypatch):
-    (colab / "drive" / "MyDrive").mkdir(parents=True)  # a folder of that name is no Drive
-    monkeypatch.delitem(sys.modules, "google.colab")
-    assert not workspace.on_colab() and workspace.root() == (colab / "project" / "artifacts").resolve()
+@pytest.mark.parametrize(("on_colab", "mounted", "named"), PLACES)
+def test_results_go_to_the_named_workspace_a_mounted_drive_or_the_project(colab, monkeypatch, on_colab, mounted, named):
+    wanted = PLACES[on_colab, mounted, named]
+    (colab / "drive" / "MyDrive" if mounted else colab).mkdir(parents=True, exist_ok=True)
+    if not on_colab:
+        monkeypatch.delitem(sys.modules, "google.colab")
+    monkeypatch.setenv("COLORIZE_WORKSPACE", str(colab / named) if named else "")
+    if wanted is NO_DRIVE:
+        with pytest.raises(NO_DRIVE, match="drive.mount"):
+            workspace.root()
+        return
+    assert workspace.root() == (colab / wanted).resolve() == workspace.folder("runs").parent
+    assert workspace.folder("runs").is_dir() and (not named or workspace.local("set").is_relative_to(workspace.root()))
 
 
-def test_on_colab_a_mounted_drive_is_used_unless_a_workspace_is_named(colab, monkeypatch):
-    assert workspace.root() == (colab / "project" / "artifacts").resolve()
-    (colab / "drive" / "MyDrive").mkdir(parents=True)
-    assert workspace.root() == (colab / "drive" / "MyDrive" / "colorization").resolve()
-    monkeypatch.setenv("COLORIZE_WORKSPACE", str(colab / "mine"))
-    assert workspace.root() == (colab / "mine").resolve()
+HARDWARE = {(True, True, False): "bf16", (True, False, True): "fp16", (False, False, True): "bf16"}
+HARDWARE |= {(False, True, False): "no"}
 
 
-def test_a_drive_that_is_not_mounted_is_named(colab, monkeypatch):
-    monkeypatch.setenv("COLORIZE_WORKSPACE", str(colab / "drive" / "mine"))
-    with pytest.raises(OSError, match="drive.mount"):
-        workspace.root()
-
-
-@pytest.mark.parametrize(("native", "precision"), [(True, "bf16"), (False, "fp16")])
-def test_a_gpu_that_only_emulates_bf16_runs_in_fp16(monkeypatch, native, precision):
-    """PyTorch counts a T4's emulation as support, unless asked not to."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+@pytest.mark.parametrize(("gpu", "native", "cpu"), HARDWARE)
+def test_the_fastest_precision_is_what_the_hardware_has_and_not_emulates(monkeypatch, gpu, native, cpu):
+    """PyTorch counts a T4's emulation of bf16 as support, unless asked not to."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert workspace.native_precision() == precision
-
-
-def test_a_cpu_without_bf16_runs_in_fp32(monkeypatch):
-    for name in ("torch.cuda.is_available", "torch.backends.mps.is_available"):
-        monkeypatch.setattr(name, lambda: False)
-    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False, raising=False)
-    assert workspace.native_precision() == "no"
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: cpu, raising=False)
+    assert workspace.native_precision() == HARDWARE[gpu, native, cpu]
 
 
 def test_the_precision_can_be_changed_within_one_process(monkeypatch):
@@ -102,11 +99,6 @@ def test_work_in_parallel_comes_in_order_and_not_too_far_ahead(monkeypatch):
     assert [*results] == [*range(5, 100)]
     with pytest.raises(ZeroDivisionError):
         list(workspace.in_parallel(lambda i: 1 / i, [1, 0, 2]))
-
-
-def test_the_source_that_a_notebook_shows_is_the_real_one():
-    shown = workspace.source(workspace.on_colab, workspace.root).data
-    assert shown.index("def on_colab") < shown.index("def root") and '"google.colab" in sys.modules' in shown
 
 
 @pytest.mark.parametrize(

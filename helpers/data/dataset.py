@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from helpers import workspace
 from helpers.color import colorfulness, rgb_to_L_ab
 from helpers.config import Config
-from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
+from helpers.data.photos import center, center_square, list_photos, read_rgb, to_tensor
 from helpers.files import write_atomically
 
 KAGGLE_HANDLE = "aayush9753/image-colorization-dataset/versions/1"
@@ -298,7 +298,7 @@ def originals(photos: PhotoSet, size: int) -> PhotoSet:
     manifest = photos.manifest[photos.manifest[["width", "height"]].min(axis=1) >= size]
     if not (folder / "manifest.csv").exists():
         pairs = [(photos.source / row["source"], folder / row["name"]) for _, row in manifest.iterrows()]
-        _with_bar(lambda pair: _write(_center(read_rgb(pair[0]), size), pair[1]), pairs, "cutting")
+        _with_bar(lambda pair: _write(center(read_rgb(pair[0]), size), pair[1]), pairs, "cutting")
         _write_table(manifest, folder / "manifest.csv")
     left = replace(photos, folder=folder, manifest=manifest)
     if not left.names("train") or not left.names("validation"):
@@ -309,11 +309,6 @@ def originals(photos: PhotoSet, size: int) -> PhotoSet:
 
 def _with_bar(function: Callable, items: list, title: str) -> list:
     return list(tqdm(workspace.in_parallel(function, items), total=len(items), desc=title, leave=False))
-
-
-def _center(rgb: np.ndarray, size: int) -> np.ndarray:
-    top, left = ((length - size) // 2 for length in rgb.shape[:2])
-    return rgb[top : top + size, left : left + size]
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:

@@ -210,10 +210,7 @@ def _to_srgb(photo: Image.Image, values: np.ndarray | None, profile: bytes) -> t
     own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = own.profile.xcolor_space
     convert = partial(ImageCms.profileToProfile, inputProfile=own, outputProfile=SRGB, outputMode="RGB")
-    if (space, photo.mode) == (
-        "GRAY",
-        "L",
-    ):  # by a table of tones; with its optimizations, LittleCMS interpolates in 8 bits
+    if (space, photo.mode) == ("GRAY", "L"):  # by a table of tones, which LittleCMS's optimizations would interpolate
         tones = Image.fromarray(np.arange(65536, dtype=np.uint16)[None])
         table = np.array(convert(tones, flags=ImageCms.Flags.NOOPTIMIZE))[0]
         return Image.fromarray(table[np.asarray(photo) * np.uint16(257) if values is None else values]), None
@@ -227,24 +224,26 @@ def _details(photo: Image.Image) -> dict[str, Any]:
     """Return the EXIF data without the rotation, and the resolution."""
     found = {}
     with suppress(Exception):  # damaged EXIF data fail in many ways
+        if photo.info.get("dpi"):
+            found["dpi"] = tuple(map(float, photo.info["dpi"]))
         exif = photo.getexif()
         for tag in list(exif):  # a TIFF's other tags are where it stores its pixels, and these are already rotated
             if tag == ROTATION or (photo.format == "TIFF" and tag not in DESCRIPTIVE):
                 del exif[tag]
         if len(exif):
             found["exif"] = exif.tobytes()
-    with suppress(Exception):
-        if photo.info.get("dpi"):
-            found["dpi"] = tuple(map(float, photo.info["dpi"]))
     return found
+
+
+def center(rgb: np.ndarray, size: int) -> np.ndarray:
+    """Crop (H, W, 3) to its center, `size` pixels on a side."""
+    top, left = ((length - size) // 2 for length in rgb.shape[:2])
+    return rgb[top : top + size, left : left + size]
 
 
 def center_square(rgb: np.ndarray, size: int, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
     """Crop (H, W, 3) uint8 to its center square and resize it to (size, size, 3), by default bilinearly."""
-    height, width = rgb.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return cv2.resize(rgb[top : top + side, left : left + side], (size, size), interpolation=interpolation)
+    return cv2.resize(center(rgb, min(rgb.shape[:2])), (size, size), interpolation=interpolation)
 
 
 def reduced(rgb: np.ndarray, size: int) -> np.ndarray:

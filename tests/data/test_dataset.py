@@ -34,6 +34,11 @@ def gray_of(bgr):
     return cv2.cvtColor(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
+def paler(bgr, share):
+    """A photo with this share of its colors; its hash hardly changes, its color thumbnail does."""
+    return cv2.addWeighted(bgr, share, gray_of(bgr), 1 - share, 0)
+
+
 # the rules
 
 
@@ -45,19 +50,14 @@ def rules_of(folder, cfg, photos, **changes):
     return list(dataset.apply_rules(facts, cfg.replace(**changes)))
 
 
-def other_colors(bgr):
-    lab = cv2.cvtColor(bgr, cv2.COLOR_BGR2LAB)
-    lab[..., 1:] = 255 - lab[..., 1:]
-    return cv2.cvtColor(lab, cv2.COLOR_LAB2BGR)
-
-
 def test_what_looks_like_an_earlier_photo_is_a_near_duplicate(tmp_path, cfg):
     photos = {f"{number}.png": bgr for number, bgr in enumerate(ALL)}
     for number, bgr in enumerate(ALL):  # no part is like the whole or another one
         quarters = [part for half in np.array_split(bgr, 2) for part in np.array_split(half, 2, axis=1)]
         photos |= {f"{number} {i}.png": part for i, part in enumerate(quarters)}
-    photos["other colors.jpg"] = other_colors(CHELSEA)  # its hash is much the same, its color thumbnail is not
+    photos["pale.png"] = paler(CHELSEA, 0.6)  # thumbnails differ by 10 of 255
     alike = {"again.jpg": CHELSEA, "again.bmp": COFFEE, "center.jpg": cv2.resize(CHELSEA[:, 75:375], (255, 255))}
+    alike["paler.png"] = paler(COFFEE, 0.85)  # by 6
     alike |= {f"{factor}.jpg": cv2.resize(CHELSEA, None, fx=factor, fy=factor) for factor in (0.5, 1.1)}
     rules = rules_of(tmp_path, cfg, photos | alike, min_colorfulness=0.0)
     assert rules == [""] * len(photos) + ["near-duplicate"] * len(alike)
@@ -65,12 +65,11 @@ def test_what_looks_like_an_earlier_photo_is_a_near_duplicate(tmp_path, cfg):
 
 ROWS, COLUMNS = np.mgrid[:96, :96, :1][:2] / 96
 TINT = (ROWS * COLUMNS + 0.2 * np.sin(40 * ROWS)).clip(0, 1) ** np.array([1.6, 1.0, 0.7])  # of a toned print
-PALE = cv2.addWeighted(CHELSEA, 0.05, gray_of(CHELSEA), 0.95, 0)
 
 
 def test_small_and_gray_photos_are_dropped_by_their_rule(tmp_path, cfg):
     cut, toned = CHELSEA[:100, :200], (255 * TINT).astype(np.uint8)  # toned: colorful, but of one tint
-    photos = {"a.png": cut, "b.png": cut[:99], "c.png": gray_of(COFFEE), "d.png": PALE, "e.png": toned}
+    photos = {"a.png": cut, "b.png": cut[:99], "c.png": gray_of(COFFEE), "d.png": paler(CHELSEA, 0.05), "e.png": toned}
     strict = rules_of(tmp_path, cfg, photos, size=100)
     assert strict[:4] == ["", "smaller than 100 px", "near-gray", "near-gray"]
     assert rules_of(tmp_path, cfg, photos, min_colorfulness=0.5)[2:] == ["near-gray", "", "near-gray"]
@@ -194,13 +193,17 @@ def test_originals_are_the_centers_of_the_files_that_are_large_enough(own, photo
         ({"photos_folder": ""}, FileNotFoundError, "photos_folder"),  # and the current folder is not taken instead
         ({"photos_folder": "no photos"}, FileNotFoundError, r"no photos.*\.jpg"),
         ({"size": 4096}, ValueError, "20.*size.*add photos"),
+        ({"photos_folder": "../gray"}, ValueError, "Only 0 .*near-gray': 12"),
         ({"data_source": "kaggle"}, RuntimeError, 'no network.*"folder".*"sample"'),
     ],
 )
 def test_what_cannot_be_prepared_is_named_with_what_to_do(own, photos_folder, monkeypatch, changes, error, says):
     monkeypatch.setattr("kagglehub.dataset_download", lambda handle: (_ for _ in ()).throw(OSError("no network")))
     monkeypatch.chdir(photos_folder)
-    (photos_folder / "no photos").mkdir()
+    for name in ("no photos", "../gray"):
+        (photos_folder / name).mkdir()
+    for i in range(12):
+        cv2.imwrite(f"../gray/{i}.png", gray_of(color_photo(i)))
     with pytest.raises(error, match=f"(?s){says}"):
         dataset.prepare(own.replace(**changes))
 
