@@ -58,6 +58,7 @@ class HintAttention(nn.Module):
         # Stored divided by 10: Adam moves every number by about the learning rate, and these have further to go
         reaches = [math.log(reach) for reach in (0.15, 0.25, 1.0)]
         self.knobs = nn.Parameter(torch.tensor([5.0, 0.5, *reaches]) / 10)
+        self.slots = 0  # K, where an exported graph needs a fixed number; 0: as many as there are hinted cells
 
     def places(self, features: Sequence[Tensor], L: Tensor) -> Tensor:
         """Return the position u_p of each pixel: (N, width + 3, H, W)."""
@@ -81,7 +82,7 @@ class HintAttention(nn.Module):
             share = F.avg_pool2d(mask, CELL)  # (N, 1, h, w)
             cells = torch.cat([places, mask, hints[:, :2] - ab, ab, torch.ones_like(mask)], 1) * mask
             cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
-            count = max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the photo with the most hints
+            count = self.slots or max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the fullest photo
             hinted, index = share.flatten(1).topk(count)  # (N, K)
             found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
             key, weight, value = found.split((places.shape[1], 1, 5), -1)
