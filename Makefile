@@ -1,4 +1,5 @@
 # make app                      a page in the browser: drop photos and films, see them in color
+# make page [RUN=name]          a folder that any web host serves: your colorizer in every browser; TO=folder. Needs npm once
 # make run                      notebooks 00 to 06: the model in the box at work, then fine-tuned on scikit-image's photos
 # make run PROFILE=laptop       trains on Kaggle's photos, small and short; or on your own: PHOTOS=folder
 # make run PROFILE=paper        the report's recipe; needs a GPU. vivid: with what was learned since
@@ -26,7 +27,7 @@ BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench 
 TOOLS = box box-enlarger outputs publish test-colab
 inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(subst compare-,,$(patsubst bench,speed,$@))))
 
-.PHONY: run app test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
+.PHONY: run app page test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -43,6 +44,9 @@ run: $(VENV)/installed
 app: $(VENV)/installed
 	$(BIN)/python -m helpers.inference.app
 
+page: $(VENV)/installed
+	$(BIN)/python -m helpers.apps.share --run "$(RUN)" $(if $(TO),--to "$(TO)")
+
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check
 
@@ -56,7 +60,7 @@ check:
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
 # the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: ROW = 03 04 05 06 07 09 10
+check-series: ROW = 03 04 05 06 07 09 10 11
 check-others: ROW = 00 01 02 08
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \

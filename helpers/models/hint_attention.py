@@ -25,8 +25,13 @@ def cast(corrections: Tensor, share: Tensor) -> Tensor:
 
     corrections: (N, 2, h, w), hint minus prediction in each cell; share: (N, 1, h, w), hinted share of the cell.
     """
-    side = int(APART * min(share.shape[-2:])) // 2 * 2 + 1
-    votes = share / F.avg_pool2d(share, side, 1, side // 2, divisor_override=1).clamp(min=1e-6)  # (N, 1, h, w)
+    height, width = share.shape[-2:]
+
+    def _near(length):  # (length, length): 1 for rows or columns that are not apart; no pooling, so that it exports
+        places = torch.arange(length, device=share.device)
+        return ((places[:, None] - places).abs() <= APART / 2 * torch.sym_min(height, width)).float()
+
+    votes = share / (_near(height) @ share @ _near(width)).clamp(min=1e-6)  # (N, 1, h, w)
     small = (-(corrections.square().sum(1, keepdim=True) / CAST**2).square()).exp()  # (N, 1, h, w)
     number = votes.sum((2, 3))  # (N, 1): how many separate hints there are
     return (votes * small * corrections).sum((2, 3)) * number / (number.square() + FEW**2)
@@ -67,7 +72,7 @@ class HintAttention(nn.Module):
         maps = [F.conv2d(x.float(), conv.weight.float()) for conv, x in zip(self.embed, features, strict=True)]
         embedding = F.relu(sum(F.interpolate(x, size, mode="bilinear") for x in maps))  # (N, hidden, H, W)
         embedding = F.conv2d(embedding, self.mix.weight.float())  # (N, width, H, W)
-        rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
+        rows, columns = (torch.arange(length, device=L.device) / torch.sym_min(*size) for length in size)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)  # (N, 2, H, W)
         reach, alike, looks = (10 * self.knobs[2:]).exp()
         return torch.cat([embedding / looks, grid / reach, L / alike], 1)

@@ -18,7 +18,7 @@ export function colorToAb(color) {
   return [(500 * (x - y)) / 128, (200 * (y - z)) / 128];
 }
 
-/** Return a table of the largest chroma inside sRGB by lightness and hue, with the least of each row and its neighbors. */
+/** Return a table of the largest chroma inside sRGB by lightness and hue, with the least at any hue. */
 export function makeGamut(table, lights, hues) {
   const rows = Array.from({ length: lights }, (_, i) => Math.min(...table.subarray(i * hues, (i + 1) * hues)));
   return { table, lights, hues, least: rows.map((value, i) => Math.min(value, rows[i - 1] ?? 1, rows[i + 1] ?? 1)) };
@@ -35,9 +35,9 @@ function largestChroma({ table, lights, hues }, light, a, b) {
 
 /** Return for each of `more` pixels the first of the two of `less` pixels beside it, and the second one's share. */
 function neighbors(less, more) {
-  const places = Float64Array.from({ length: more }, (_, i) => ((i + 0.5) * less) / more - 0.5);
-  const inside = places.map((place) => Math.min(Math.max(place, 0), less - 1));
-  return { first: Int32Array.from(inside), share: inside.map((place) => place % 1) };
+  const inside = (place) => Math.min(Math.max(place, 0), less - 1);
+  const places = Float64Array.from({ length: more }, (_, i) => inside(((i + 0.5) * less) / more - 0.5));
+  return { first: Int32Array.from(places), share: places.map((place) => place % 1) };
 }
 
 /**
@@ -52,15 +52,11 @@ export function colorize(pixels, top, width, height, ab, gamut) {
     for (let i = 0; i < n; i++) line[i] = (1 - down) * ab.values[start + i] + down * ab.values[next + i];
     for (let x = 0; x < width; x++, at += 4) {
       const i = 2 * columns.first[x], share = columns.share[x];
-      let a = (1 - share) * line[i] + share * line[i + 2], b = (1 - share) * line[i + 1] + share * line[i + 3];
+      const a = (1 - share) * line[i] + share * line[i + 2], b = (1 - share) * line[i + 1] + share * line[i + 3];
       const rootY = rootOfY(pixels[at], pixels[at + 1], pixels[at + 2]), light = 1.16 * rootY - 0.16, Y = power(rootY);
-      const chroma = Math.sqrt(a * a + b * b);
-      if (chroma > gamut.least[Math.round(light * (gamut.lights - 1))]) {
-        const less = Math.min(1, largestChroma(gamut, light, a, b) / chroma);
-        a *= less;
-        b *= less;
-      }
-      const X = 0.95047 * power(rootY + (128 / 500) * a), Z = 1.08883 * power(rootY - (128 / 200) * b);
+      const chroma = Math.sqrt(a * a + b * b), inside = chroma <= gamut.least[Math.round(light * (gamut.lights - 1))];
+      const kept = inside ? 1 : Math.min(1, largestChroma(gamut, light, a, b) / chroma); // of the chroma
+      const X = 0.95047 * power(rootY + (128 / 500) * kept * a), Z = 1.08883 * power(rootY - (128 / 200) * kept * b);
       pixels[at] = encoded(3.2404813432 * X - 1.5371515163 * Y - 0.4985363262 * Z);
       pixels[at + 1] = encoded(-0.96925495 * X + 1.8759900015 * Y + 0.0415559266 * Z);
       pixels[at + 2] = encoded(0.0556466391 * X - 0.2040413384 * Y + 1.0573110696 * Z);
@@ -74,7 +70,7 @@ function targets(less, more) {
   return { first, share: Float64Array.from(first, (target, i) => Math.min(1, ((target + 1) * more) / less - i)) };
 }
 
-/** Return L (w x h, in [-1, 1]) of a photo of width x height, reduced by the mean over areas; read(top, count): rows. */
+/** Return L in [-1, 1] of a photo, width x height, reduced to w x h by the mean over areas; read(top, count): rows. */
 export function reduced(read, width, height, w, h) {
   const columns = targets(w, width), rows = targets(h, height), n = 3 * w, sums = new Float64Array(n * (h + 1));
   for (let y = 0, at = 0, strip = []; y < height; y++) {

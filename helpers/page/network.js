@@ -2,6 +2,7 @@
 
 import { makeGamut } from "./color.js";
 
+const SIMD = Uint8Array.from(atob("AGFzbQEAAAABBQFgAAF7AwIBAAoKAQgAQQD9D/1iCw=="), (c) => c.charCodeAt(0)); // needs it
 const up = (length) => Math.max(64, 32 * Math.ceil(length / 32)); // sizes that the network takes
 
 /** Return the bytes of a packed file of this folder; came: called with the number of bytes of each part. */
@@ -25,6 +26,7 @@ function padded(ort, maps, count, width, height) {
 
 /** Return { about, gamut, predict } of this folder's model; progress: called with the share that is loaded. */
 export async function loadNetwork(progress) {
+  if (!WebAssembly.validate(SIMD)) throw new Error("this browser is too old, it lacks WebAssembly SIMD");
   const about = await (await fetch("model.json")).json(), files = Object.entries(about.files);
   const total = files.reduce((sum, [, size]) => sum + size, 0);
   let sum = 0;
