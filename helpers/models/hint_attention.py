@@ -28,8 +28,8 @@ def cast(corrections: Tensor, share: Tensor) -> Tensor:
     height, width = share.shape[-2:]
 
     def _near(length):  # (length, length): 1 for rows or columns that are not apart; no pooling, so that it exports
-        places = torch.arange(length, device=share.device)
-        return ((places[:, None] - places).abs() <= APART / 2 * torch.sym_min(height, width)).float()
+        at = torch.arange(length, device=share.device)
+        return ((at[:, None] - at).abs() <= APART / 2 * torch.sym_min(height, width)).float()
 
     votes = share / (_near(height) @ share @ _near(width)).clamp(min=1e-6)  # (N, 1, h, w)
     small = (-(corrections.square().sum(1, keepdim=True) / CAST**2).square()).exp()  # (N, 1, h, w)
@@ -89,7 +89,7 @@ class HintAttention(nn.Module):
             cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
             count = self.slots or max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the fullest photo
             hinted, index = share.flatten(1).topk(count)  # (N, K)
-            found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
+            found = cells.flatten(2).gather(2, index[:, None].expand(-1, cells.shape[1], -1)).mT  # (N, K, width + 9)
             key, weight, value = found.split((places.shape[1], 1, 5), -1)
             # the score as a product of two vectors, so that PyTorch's attention kernels apply; the last key is empty
             query, one = places.flatten(2).mT, torch.ones_like  # (N, HW, width + 3)

@@ -57,7 +57,7 @@ const open = (file) => file && next(async () => {
   for (const canvas of [$("before"), $("after")]) {
     Object.assign(canvas, { width, height }).getContext("2d").drawImage(photo.shown, 0, 0);
   }
-  $("stage").style.setProperty("--shape", width / height);
+  $("studio").style.setProperty("--shape", width / height);
   $("studio").hidden = !($("download").disabled = true);
   say(photo.note);
   update();

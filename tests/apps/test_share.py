@@ -123,13 +123,13 @@ def test_the_page_has_the_colors_of_python_with_hints_and_saturation(page, photo
     difference = np.abs(plain - expected)
     assert plain.shape == (512, 768, 3) and difference.mean() < 0.5 and difference.max() <= 4
     stage = page.locator("#stage").bounding_box()
-    page.locator("#stage").click(position={"x": stage["width"] / 4, "y": stage["height"] / 2})
+    page.locator("#stage").click(position={"x": stage["width"] * 0.2625, "y": stage["height"] * 0.5125})
     page.locator("#color").fill("#2040c0")
     page.locator("#saturation").fill("1.5")
-    hinted, expected = downloaded(page), colorizer(photo, [Hint(192, 256, "#2040c0")], saturation=1.5).astype(int)
+    hinted, expected = downloaded(page), colorizer(photo, [Hint(202, 262, "#2040c0")], saturation=1.5).astype(int)
     difference = np.abs(hinted - expected)
-    assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 4
-    assert np.argmax(hinted[256, 192]) == 2 and np.abs(hinted - plain)[256, 192].max() > 20
+    assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 4  # the gamut's corners differ a little
+    assert np.argmax(hinted[262, 202]) == 2 and np.abs(hinted - plain)[262, 202].max() > 20
     page.get_by_role("button", name="Undo").click()
     page.locator("#saturation").fill("1")
     assert np.array_equal(downloaded(page), plain)
@@ -158,7 +158,7 @@ def test_what_is_no_photo_is_named_and_a_turned_photo_is_upright(page, tmp_path)
     assert downloaded(page).shape == (320, 200, 3)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+@pytest.mark.parametrize("size", [(64, 64), (160, 96), (96, 224)])
 def test_the_graph_is_the_network_at_any_size_with_few_hints_and_many(network, model, size):
     graph = onnxruntime.InferenceSession(share.in_half(model).SerializeToString())
     L, hints = torch.rand(1, 1, *size) * 2 - 1, torch.zeros(1, 3, *size)
@@ -169,7 +169,7 @@ def test_the_graph_is_the_network_at_any_size_with_few_hints_and_many(network, m
             network.hint_attention.slots = 0
             expected = network(L, hints) if spots else network(L)
             found = graph.run(None, {"L": L.numpy(), "hints": hints.numpy()})[0]
-            assert np.abs(found - expected.numpy()).max() < (1e-5 if spots == 0 else 2e-3)
+            assert np.abs(found - expected.numpy()).max() < (1e-5 if spots == 0 else 2e-4)
 
 
 class Untranslatable(nn.Module):
