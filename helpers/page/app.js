@@ -108,13 +108,13 @@ keep().then(() => loadNetwork((share) => ($("progress").value = share))).then((l
   $("model").textContent = `Network: ${network.about.name}.`;
   $("hints").hidden = !network.about.hints;
   update();
-}).catch((error) => say(`The network could not be loaded: ${error.message}. Check the connection and reload.`))
+}).catch((error) => say(`The network could not be loaded: ${error.message}. Reload, or update the browser.`))
   .finally(() => ($("progress").hidden = true));
 on("file", "change", ({ target }) => { open(target.files[0]); target.value = ""; });
 on("split", "input", ({ target }) => $("stage").style.setProperty("--split", `${target.value}%`));
 on("saturation", "input", ({ target }) => { $("amount").value = Number(target.value).toFixed(2); update(); });
 on("size", "change", () => { photo.seen = photo.plain = null; update(); });
-on("color", "input", ({ target }) => { hints.at(-1).color = target.value; update(); });
+on("color", "input", ({ target }) => { hints.at(-1).color = target.value; say(""); update(); });
 on("undo", "click", () => setHints(hints.slice(0, -1)));
 on("clear", "click", () => setHints([]));
 on("download", "click", download);
