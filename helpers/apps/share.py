@@ -74,6 +74,9 @@ def export(network: nn.Module) -> onnx.ModelProto:
     except Exception as error:  # each step has errors of its own
         reason = str(error.__cause__ or error).splitlines()[0]
         raise ValueError(f"{failed_layer(network, error, program)} cannot be expressed in ONNX: {reason}") from error
+    finally:
+        if attention:
+            attention.slots = 0
 
 
 def failed_layer(network: nn.Module, error: Exception, program: ExportedProgram | None) -> str:
