@@ -9,8 +9,8 @@
 # SHOW=folder                   photos of yours that the notebooks from 05 on show
 #
 # What measures and maintains the series is called from here too; tests/bench, tests/tools and tests/stress say more:
-#   make bench, bench-gpu, box-bench, hints-bench, references-bench, superres-bench, video-bench, ablation, compare-bottlenecks
-#   make box PHOTOS=folder, box-enlarger PHOTOS=folder, outputs ON="these photos", test-colab, stress
+#   make bench, bench-gpu, box-bench, hints-bench, references-bench, superres-bench, video-bench
+#   make box PHOTOS=folder, outputs ON="these photos", test-colab, stress
 
 PROFILE ?= quick
 PYTHON ?= python3
@@ -23,9 +23,9 @@ ABOUT_paper = the report's recipe at 255 px; needs a GPU
 ABOUT_vivid = the report's system with what was learned since; needs a GPU
 ABOUT_smoke = every line of every notebook, for tests; its colors are noise
 full = $(if $(1),$(shell realpath "$(1)"))
-BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench video-bench ablation compare-bottlenecks
-TOOLS = box box-enlarger outputs publish test-colab
-inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(subst compare-,,$(patsubst bench,speed,$@))))
+BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench video-bench
+TOOLS = box outputs publish test-colab
+inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(patsubst bench,speed,$@)))
 
 .PHONY: run app page test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 
@@ -42,7 +42,7 @@ run: $(VENV)/installed
 	echo "== done: notebooks, runs, figures and tables are in artifacts/"
 
 app: $(VENV)/installed
-	$(BIN)/python -m helpers.inference.app
+	$(BIN)/python -m helpers.apps.page
 
 page: $(VENV)/installed
 	$(BIN)/python -m helpers.apps.share --run "$(RUN)" $(if $(TO),--to "$(TO)")
@@ -59,9 +59,10 @@ check:
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/notebooks tests/training tests
 	@$(MAKE) --no-print-directory -j 2 check-series check-others
 
-# the notebooks in two rows side by side, each in its order, in a workspace of its own
-check-series: ROW = 03 04 05 06 07 09 10 11
-check-others: ROW = 00 01 02 08
+# the notebooks in two rows of about the same length side by side, each in a workspace of its own: those that go on with
+# an earlier one's run, and those that can do with the model in the box
+check-series: ROW = 03 04 05 07 11
+check-others: ROW = 00 01 02 06 08 09 10
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \
 		export COLORIZE_PROFILE=smoke COLORIZE_WORKSPACE="$$workspace" OMP_NUM_THREADS=1 && \

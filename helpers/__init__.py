@@ -1,6 +1,6 @@
 """The plumbing of the notebooks, in rooms; arrows between them point downward only.
 
-training, inference -> evaluation, runs, plots -> data, models -> color, config, workspace
+apps, training -> inference -> evaluation, runs, plots -> data, models -> color, config, workspace
 """
 
 from importlib.util import find_spec

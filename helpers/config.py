@@ -52,9 +52,7 @@ class Config:
     encoder_weights: str | None = chosen("imagenet", "auto", None)  # auto: ImageNet's if available; None: from scratch
     freeze_encoder: bool = False
     res_blocks: int = bounded(9, 0, 100)
-    bottleneck: str = chosen("residual", "identity", "attention", "vit")  # the last two: models/attention.py
-    attention_at: int = chosen(0, 4, 8, 16)  # 8: a self-attention in the decoder at 1/8 of the size
-    positions: str = chosen("conv", "learned")  # of bottleneck="vit"
+    bottleneck: str = chosen("residual", "identity")  # identity: nothing between encoder and decoder
 
     # losses
     color_loss: str = chosen("L1", "ab distance")  # of both phases: a and b separately, or their distance as a point
@@ -66,13 +64,13 @@ class Config:
     batch_size: int = bounded(8, 1, 10**5)
     warmup_epochs: int = bounded(20, 1, 10**6)
     warmup_lr: float = bounded(1e-4, 1e-9, 1)
-    warmup_rise: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises linearly
+    lr_warmup_steps: int = bounded(0, 0, 10**6)  # steps over which the warmup's learning rate rises linearly
     adversarial_epochs: int = bounded(120, 1, 10**6)
     adversarial_lr: float = bounded(1e-4, 1e-9, 1)
     discriminator_lr: float | None = bounded(None, 1e-9, 1)  # None: adversarial_lr
-    discriminator_shrink: int = chosen(1, 2)  # 2: the discriminator sees photos at half the size
     n_critic: int = bounded(1, 1, 100)  # updates of the discriminator, each on a new batch, per one of the generator
-    patience: int = bounded(30, 1, 10**6)  # epochs without a better validation L1 before the adversarial phase stops
+    burn_in: int = bounded(5, 0, 10**6)  # first adversarial epochs, which count neither as the best nor for patience
+    patience: int = bounded(95, 1, 10**6)  # epochs without a better validation L1 before that phase stops
     keep: str = chosen("best", "last")  # epoch whose weights the adversarial phase saves; best: lowest validation L1
     hints_epochs: int = bounded(8, 1, 10**6)  # fine-tuning with color hints, notebook 07
     hints_lr: float = bounded(1e-3, 1e-9, 1)
@@ -84,8 +82,6 @@ class Config:
     original_size: int = bounded(400, 32, 10**4)  # pixels of the original's center to cut patches from
     patch_size: int = bounded(96, 32, 1024)  # pixels on a side of a large patch
     schedule: str = chosen("constant", "cosine")  # cosine: the learning rate falls to zero along half a cosine
-    beta1: float = bounded(0.5, 0, 0.9999)
-    beta2: float = bounded(0.999, 0, 0.999999)
     clip_norm: float = bounded(1.0, 1e-9, 10**9)
     ema_decay: float | None = bounded(None, 0, 0.999999)  # e.g. 0.995: save a moving average of the weights
     checkpoint_minutes: float = bounded(10.0, 0, 10**6)  # the most work that is lost if the machine disappears
@@ -127,33 +123,32 @@ class Config:
 
     def generator(self) -> dict[str, Any]:
         """Return the arguments of `models.generator.Generator`."""
-        names = ("encoder", "res_blocks", "bottleneck", "attention_at", "positions", "freeze_encoder")
+        names = ("encoder", "res_blocks", "bottleneck", "freeze_encoder")
         return {"weights": self.encoder_weights} | {name: getattr(self, name) for name in names}
 
 
 # the report's system with what was learned since (tests/bench/ABLATION.md); an epoch has 75 steps
 VIVID = {"batch_size": 16, "schedule": "cosine", "ema_decay": 0.99, "color_loss": "ab distance"}
-VIVID |= {"warmup_lr": 4e-4, "warmup_rise": 75, "adversarial_epochs": 6, "keep": "last"}
+VIVID |= {"warmup_lr": 4e-4, "lr_warmup_steps": 75, "adversarial_epochs": 6, "keep": "last"}
 VIVID |= {"jitter": 0.0}  # of all changes tried, leaving out the jitter helps most
-VIVID |= {"discriminator_shrink": 2}  # as good, for a quarter of the discriminator's work
 # small and short; weights from the internet where they can be had
 LAPTOP = VIVID | {"encoder_weights": "auto", "lpips_weights": "auto", "size": 128, "val_photos": 64}
 LAPTOP |= {"warmup_epochs": 8, "adversarial_epochs": 3}
 LAPTOP |= {"bottleneck": "identity"}  # the cheapest, and none was better: tests/bench/BOTTLENECKS.md
-LAPTOP |= {"discriminator_shrink": 1}  # as its published figures were measured
 LAPTOP |= {"lambda_perc": 0.0}  # without trained weights LPIPS adds nothing and takes most of a step
 LAPTOP |= {"superres_blocks": 8, "superres_epochs": 20, "superres_gan_epochs": 10, "superres_gan_lr": 2e-4}
 LAPTOP |= {"original_size": 240}
 # a short fine-tuning of the model in the box on few photos
 QUICK = LAPTOP | {"data_source": "sample", "start": "box", "freeze_norms": True, "lpips_weights": None}
 QUICK |= {"encoder": "tf_efficientnet_lite0", "encoder_weights": None, "freeze_encoder": True, "batch_size": 8}
-QUICK |= {"warmup_epochs": 6, "warmup_lr": 2e-5, "warmup_rise": 0, "ema_decay": 0.8, "seed": 24}
+QUICK |= {"warmup_epochs": 6, "warmup_lr": 2e-5, "lr_warmup_steps": 0, "ema_decay": 0.8, "seed": 24}
 QUICK |= {"adversarial_epochs": 3, "adversarial_lr": 1e-5, "original_size": 128}
 # every line of every notebook within seconds
 SMOKE = {"data_source": "sample", "encoder_weights": None, "lpips_weights": None, "size": 64, "res_blocks": 1}
 SMOKE |= {"schedule": "cosine", "warmup_epochs": 2, "warmup_lr": 2e-4, "adversarial_epochs": 2, "hints_epochs": 2}
 SMOKE |= {"superres_blocks": 1, "superres_epochs": 2, "superres_gan_epochs": 2, "original_size": 128, "patch_size": 64}
-SMOKE |= {"ema_decay": 0.9, "seed": 24, "batch_size": 4}
+SMOKE |= {"ema_decay": 0.9, "seed": 24, "batch_size": 4, "n_photos": 20, "val_photos": 4}
+SMOKE |= {"encoder": "test_efficientnet"}  # timm's smallest with all five levels
 PROFILES = {"paper": {}, "vivid": VIVID, "laptop": LAPTOP, "quick": QUICK, "smoke": SMOKE}
 
 

@@ -1,5 +1,6 @@
 """Training runs on disk: a folder for each, and the networks in them."""
 
+import inspect
 import json
 import os
 import re
@@ -19,14 +20,15 @@ from torch import nn
 from helpers import workspace
 from helpers.config import PROFILES, Config
 from helpers.data.dataset import PhotoSet
+from helpers.data.photos import disguised
 from helpers.files import write_atomically
-from helpers.models.generator import Generator
+from helpers.models.generator import Generator, arguments_of
 from helpers.models.srresnet import SRResNet
 
 COLORIZERS = {"warmup": "03_warmup_training", "adversarial": "04_adversarial_training", "hints": "07_hints"}
 ENLARGERS = {"superres": "09_super_resolution", "superres_gan": "09_super_resolution"}
 MADE_BY = COLORIZERS | ENLARGERS
-NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck", "attention_at", "positions")
+NETWORK = ("encoder", "freeze_encoder", "res_blocks", "bottleneck")
 SHARED = ("seed", "data_source", "photos_folder", "n_photos", "size", "min_colorfulness", *NETWORK)
 OWN = {"Generator": Generator, "SRResNet": SRResNet}  # the series' networks, by the class name in a weights file
 ENDINGS = (".safetensors", ".json", "_history.csv", "_steps.csv", "_manifest.csv", "_checkpoint", "_checkpoint.new")
@@ -45,11 +47,6 @@ def save_network(path: Path, network: nn.Module, cfg: Config, half: bool = False
     metadata = {"class": type(network).__name__, "arguments": json.dumps(arguments_of(network))}
     metadata |= {"config": json.dumps(asdict(cfg)), "structure": str(network)}
     write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
-
-
-def arguments_of(network: nn.Module) -> dict[str, Any]:
-    """Return the arguments that a network was built with, as `PyTorchModelHubMixin` remembers them; else none."""
-    return dict(getattr(network, "_hub_mixin_config", None) or {})
 
 
 def load_network(
@@ -74,10 +71,9 @@ def load_network(
         network = into if into is not None else _build(metadata["class"], json.loads(metadata["arguments"]), path)
         _fill(network, path, assign=into is None)
     except (SafetensorError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged, of an older version of this series, or holds another network: {error}. Train it "
-            "again. Weights of a network that you changed after building it are loaded with load(..., into=network)."
-        ) from error
+        reason = f"damaged, of an older version of this series, or holds another network: {error}. Train it again"
+        into = "Weights of a network that you changed after building it are loaded with load(..., into=network)."
+        raise ValueError(f"{path} is {disguised(path) or f'{reason}. {into}'}") from error
     if LAYER.findall(metadata.get("structure", str(network))) != LAYER.findall(str(network)):
         print(f"note: the network in {path.name} prints differently from this one: was it changed after building?")
     network.trained_size = size
@@ -92,7 +88,8 @@ def _build(name: str, arguments: dict[str, Any], path: Path) -> nn.Module:
     if "weights" in arguments:
         arguments["weights"] = None  # nothing to download: the file holds all weights
     own = kind in OWN.values()
-    if own:  # limits what a stranger's file can ask for
+    if own:  # limits what a stranger's file can ask for; of an older version's arguments, some are gone
+        arguments = {key: v for key, v in arguments.items() if key in inspect.signature(kind.__init__).parameters}
         limits = {"blocks": "superres_blocks", "channels": "batch_size", "maps": "batch_size"}
         Config(**{limits.get(key, key): v for key, v in arguments.items() if key not in ("weights", "hints")})
     with torch.random.fork_rng():
@@ -184,6 +181,18 @@ class Run:
         """Return the run whose network a phase started with; itself if there is no other."""
         return Run(self.settings(phase)["start"])
 
+    def photos_seen(self) -> set[str]:
+        """Return the sha256 of all photos that this run, the run it began from, and so on, have trained on."""
+        chain, seen = [self.name], set()
+        for name in chain:  # which grows on the way
+            run = Run(name)
+            for phase in run.phases():
+                table = run.table(phase, "manifest")
+                seen |= set(table.loc[table["split"] == "train", "sha256"]) if len(table) else set()
+                begun = run.settings(phase)["start"] if name != "box" else name
+                chain += [begun] if begun not in chain else []
+        return seen
+
     def table(self, phase: str, kind: str = "history") -> pd.DataFrame:
         """Return a phase's "history" (a row per epoch), "steps" or "manifest"; an empty table if there is none."""
         path = self.file(phase, f"_{kind}.csv")
@@ -255,9 +264,7 @@ def comparable_runs(cfg: Config, photos: PhotoSet) -> list[Run]:
     test, chosen = set(photos.manifest.loc[photos.manifest["split"] == "test", "sha256"]), []
     for run in runs():
         phases = run.phases()
-        begun = run.begun_from(phases[-1])
-        theirs = pd.concat([begun.table("warmup", "manifest"), *(run.table(phase, "manifest") for phase in phases)])
-        seen = len(test & set(theirs.loc[theirs["split"] == "train", "sha256"]))
+        seen = len(test & run.photos_seen())
         source = run.settings(phases[0])["data_source"]
         if source != cfg.data_source:
             print(f"left out: {run.name!r} learned from other photos ({source})")

@@ -6,8 +6,10 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from helpers.config import Config
 
 PROJECT = Path(__file__).resolve().parent.parent
 DRIVE = Path("/content/drive/MyDrive")
+_making = Lock()
 
 
 def on_colab() -> bool:
@@ -102,17 +105,33 @@ def native_precision() -> str:
     return "bf16" if supported and not torch.backends.mps.is_available() else "no"
 
 
-def make_accelerator(precision: str = "auto") -> Accelerator:
-    """Return accelerate's object for devices and precision: "auto" (see `native_precision`), "fp32", "bf16", "fp16"."""
+def make_accelerator(precision: str = "auto", training: bool = True) -> Accelerator:
+    """Return accelerate's object for devices and precision: "auto" (see `native_precision`), "fp32", "bf16", "fp16".
+
+    It keeps its precision when another one is made. training: set PyTorch's flags for speed, in the whole process;
+    else they stay as they are.
+    """
     mixed = {"auto": native_precision(), "fp32": "no"}.get(precision, precision)
-    AcceleratorState._reset_state()  # accelerate refuses a second precision in one process
-    torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
-    torch.backends.cudnn.benchmark = True  # training photos have one size, so the search for fast kernels pays
+    if training:
+        torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
+        torch.backends.cudnn.benchmark = True  # training photos have one size, so the search for fast kernels pays
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     # no shared batch statistics: the discriminator runs twice before a gradient, and sharing them in between would
     # change what that gradient needs
     separate = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
+    with _making:
+        AcceleratorState._shared_state = {}  # accelerate has one for all, so the newest precision would be everybody's
+        accelerator = Accelerator(mixed_precision=mixed, cpu=no_gpu, kwargs_handlers=[separate])
+    dtype, prepare = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed), accelerator.prepare
+
+    def _prepare(*things: Any) -> Any:
+        with _making:
+            AcceleratorState._shared_state = vars(accelerator.state)
+            return prepare(*things)
+
+    accelerator.prepare = _prepare
+    accelerator.autocast = partial(torch.autocast, accelerator.device.type, dtype, enabled=bool(dtype))
+    return accelerator
 
 
 def describe(accelerator: Accelerator, cfg: Config) -> None:

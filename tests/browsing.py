@@ -48,7 +48,7 @@ def served(workspace, phase, generator, **more):
             run.save(name, network, Config.from_profile())
     env = os.environ | {"COLORIZE_WORKSPACE": str(workspace), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     port = free_port()
-    command = [sys.executable, "-m", "helpers.inference.app", "--port", str(port)]
+    command = [sys.executable, "-m", "helpers.apps.page", "--port", str(port)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             while not answers(f"http://127.0.0.1:{port}"):

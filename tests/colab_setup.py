@@ -21,8 +21,7 @@ def installed() -> dict[str, str]:
     return {package.metadata["Name"]: package.version for package in distributions()}
 
 
-def main() -> None:
-    """Run the setup cell in an empty folder with a stand-in for `google.colab`; exit with 1 if a package changed."""
+if __name__ == "__main__":
     setup = (PROJECT / "tests/tools/setup_cell.txt").read_text()
     setup = setup.replace('REPOSITORY = ""', f"REPOSITORY = 'file://{PROJECT}'")
     sys.modules["google.colab"] = types.ModuleType("google.colab")
@@ -32,11 +31,6 @@ def main() -> None:
         InteractiveShell.instance().run_cell(setup).raise_error()
         assert (Path(folder) / "colorization" / "helpers" / "config.py").exists()
     after = installed()
-    changed = {name: (version, after.get(name)) for name, version in before.items() if after.get(name) != version}
-    print("the setup cell added:", sorted(f"{name} {after[name]}" for name in after.keys() - before.keys()))
-    print("the setup cell changed:", changed or "nothing")
-    sys.exit(bool(changed))
-
-
-if __name__ == "__main__":
-    main()
+    print("the setup cell added:", after.keys() - before.keys())
+    if changed := {name: (version, after.get(name)) for name, version in before.items() if after.get(name) != version}:
+        sys.exit(f"the setup cell changed: {changed}")

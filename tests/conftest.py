@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from skimage.data import coffee
 
 TESTS = Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]  # the helpers, and the modules that tests of several folders share
@@ -20,6 +21,7 @@ from helpers import workspace  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
+from helpers.models.likely_colors import count_colors  # noqa: E402
 from helpers.training.losses import Perceptual  # noqa: E402
 
 KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
@@ -74,21 +76,26 @@ def loud_generator():
 
 
 @pytest.fixture(scope="session")
+def hinted_generator():
+    """A generator whose hints matter, though it was never trained."""
+    torch.manual_seed(0)
+    generator = Generator(weights=None, res_blocks=0, hints=True)
+    with torch.no_grad():
+        generator.head.weight.mul_(5)
+        for conv in generator.hint_convs:
+            torch.nn.init.normal_(conv.weight, std=0.05)
+        generator.palette.copy_(count_colors(generator, torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
+    generator.trained_size = 64
+    return generator.eval()
+
+
+@pytest.fixture(scope="session")
 def kaggle_cache():
     """The folder KAGGLEHUB_CACHE, where it holds the photos of Kaggle's set."""
     cache = os.environ.get("KAGGLEHUB_CACHE", "")
     if not cache or not (Path(cache) / KAGGLE_FOLDER).is_dir():
         pytest.skip(f"the folder KAGGLEHUB_CACHE={cache!r} does not hold {KAGGLE_FOLDER}")
     return Path(cache)
-
-
-@pytest.fixture(scope="session")
-def kodak():
-    """The photos of Kodak24, where the folder KODAK24 holds them."""
-    paths = sorted(Path(os.environ.get("KODAK24", "-")).glob("*.png"))
-    if len(paths) != 24:
-        pytest.skip("the folder KODAK24 does not hold the 24 photos")
-    return paths
 
 
 @pytest.fixture

@@ -3,9 +3,14 @@
 from fractions import Fraction
 
 import av
+import cv2
 import numpy as np
 from bench.measures import pan
 from skimage import data
+
+from helpers.apps.film_reader import Film
+from helpers.color import rgb_to_L_ab
+from helpers.data.photos import to_tensor
 
 TONE = 440  # Hz
 
@@ -45,6 +50,29 @@ def write(path, frames, times=None, rate=25, sound=(), codec="libx264", options=
     return path
 
 
+def interlaced(count=16, size=(96, 120)):
+    """Frames whose lines come from two moments, as of a camcorder, and what the first moments looked like."""
+    moments = [
+        cv2.resize(data.coffee(), (400, 200))[20 : 20 + size[0], 3 * i : 3 * i + size[1]] for i in range(2 * count)
+    ]
+    lines = np.arange(size[0])[:, None, None] % 2 == 0
+    return [np.where(lines, *pair) for pair in zip(moments[::2], moments[1::2], strict=True)], moments[::2]
+
+
+def changed(source, target, change, **added):
+    """Copy a film packet by packet, each after a change; added: name and content of attachments."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        streams = {stream: new.add_stream_from_template(stream) for stream in old.streams}
+        for name, content in added.items():
+            new.add_attachment(name, "font/ttf" if "font" in name else "image/jpeg", content)
+        for packet in old.demux():
+            if packet.size:
+                packet, stream = change(packet), streams[packet.stream]
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
 def packets(path, kind):
     """What a film's tracks of a kind hold: a list of (time in seconds, bytes) for each."""
     with av.open(str(path)) as film:
@@ -55,3 +83,13 @@ def packets(path, kind):
             read = film.demux(film.streams[index])
             found.append([(float(p.pts * p.time_base), bytes(p)) for p in read if p.size])
     return found
+
+
+def pictures(path):
+    """The frames of a film, as they are read."""
+    return [rgb for _, rgb in Film(path).frames()]
+
+
+def ab_of(rgb):
+    """The ab (H, W, 2) of a frame, in [-1, 1]."""
+    return rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy()

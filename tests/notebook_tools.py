@@ -1,6 +1,5 @@
 """Reading a notebook of the series, changing a cell of a copy as a student would, and running it."""
 
-import ast
 import json
 import os
 import re
@@ -26,14 +25,22 @@ def code_of(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def training_cell(notebook):
-    """Return the first code cell that calls `Trainer`."""
-    return next(cell for cell in code_of(notebook) if re.search(r"(?<!import )\bTrainer\(", cell.source))
+def edited(notebook, *edits):
+    """Replace texts in the code cells, pairs of old and new; each old text must be there."""
+    for old, new in edits:
+        found = [cell for cell in code_of(notebook) if old in cell.source]
+        assert found, f"no cell has {old!r}"
+        for cell in found:
+            cell.source = cell.source.replace(old, new)
+    return notebook
 
 
-def before_training(notebook, source):
-    """Insert a cell in front of the one that calls `Trainer`: it may exchange what that one is given."""
-    notebook.cells.insert(notebook.cells.index(training_cell(notebook)), nbformat.v4.new_code_cell(source))
+def up_to(notebook, last, without=()):
+    """Keep the code cells up to one of them, but for some, all by id."""
+    ids = [cell.id for cell in notebook.cells]
+    assert {last, *without} <= set(ids)
+    kept = notebook.cells[: ids.index(last) + 1]
+    notebook.cells = [cell for cell in kept if cell.cell_type == "code" and cell.id not in without]
     return notebook
 
 
@@ -41,18 +48,6 @@ def after_imports(notebook, source):
     """Insert a cell behind the first one that imports the helpers."""
     first = next(cell for cell in code_of(notebook) if re.search(r"^from helpers", cell.source, re.M))
     notebook.cells.insert(notebook.cells.index(first) + 1, nbformat.v4.new_code_cell(source))
-    return notebook
-
-
-def with_arguments(notebook, **arguments):
-    """Give `Trainer` other keyword arguments, a dict of name -> source text."""
-    cell = training_cell(notebook)
-    tree = ast.parse(cell.source)
-    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
-    call = next(call for call in calls if getattr(call.func, "id", "") == "Trainer")
-    call.keywords = [keyword for keyword in call.keywords if keyword.arg not in arguments]
-    call.keywords += [ast.keyword(name, ast.parse(text, mode="eval").body) for name, text in arguments.items()]
-    cell.source = ast.unparse(ast.fix_missing_locations(tree))
     return notebook
 
 

@@ -1,11 +1,8 @@
 """The profiles, what is refused and with which words, and what the environment may name."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers.config import PROFILES, Config
 
@@ -18,20 +15,13 @@ def test_every_profile_is_found_by_its_name(monkeypatch, profile):
     assert {name: getattr(cfg, name) for name in PROFILES[profile]} == PROFILES[profile]
 
 
-def test_paper_is_the_reports_recipe(monkeypatch):
-    monkeypatch.setenv("COLORIZE_PROFILE", "paper")
-    cfg = Config.from_profile()
-    assert (cfg.n_photos, cfg.size, cfg.batch_size, cfg.encoder, cfg.res_blocks) == (1500, 255, 8, "resnet18", 9)
-    assert (cfg.color_loss, cfg.lambda_l1, cfg.lambda_perc) == ("L1", 50, 10)
-    assert (cfg.warmup_lr, cfg.adversarial_lr, cfg.beta1, cfg.beta2, cfg.clip_norm) == (1e-4, 1e-4, 0.5, 0.999, 1)
-    assert cfg.n_critic == 1 and cfg.discriminator_lr is None and cfg.schedule == "constant" and not cfg.ema_decay
-    assert cfg.warmup_epochs == 20 and 100 <= cfg.adversarial_epochs <= 120 and cfg.keep == "best"
-    assert (cfg.flip, cfg.rotation, cfg.crop, cfg.jitter) == (0.5, 15, 0.8, 0.3)
-    assert cfg.encoder_weights == cfg.lpips_weights == "imagenet"
-
-
-def test_smoke_needs_no_network(cfg):
-    assert cfg.data_source == "sample" and cfg.encoder_weights is None and cfg.lpips_weights is None
+def test_paper_is_the_reports_recipe():
+    wanted = {"n_photos": 1500, "size": 255, "batch_size": 8, "encoder": "resnet18", "res_blocks": 9, "clip_norm": 1}
+    wanted |= {"color_loss": "L1", "lambda_l1": 50, "lambda_perc": 10, "warmup_lr": 1e-4, "adversarial_lr": 1e-4}
+    wanted |= {"n_critic": 1, "discriminator_lr": None, "schedule": "constant", "ema_decay": None, "keep": "best"}
+    wanted |= {"warmup_epochs": 20, "adversarial_epochs": 120, "flip": 0.5, "rotation": 15, "crop": 0.8, "jitter": 0.3}
+    wanted |= {"encoder_weights": "imagenet", "lpips_weights": "imagenet"}
+    assert vars(Config()) | wanted == vars(Config())
 
 
 @pytest.mark.parametrize(("gpu", "profile"), [(True, "paper"), (False, "laptop")])
@@ -49,63 +39,23 @@ def test_an_unknown_profile_or_field_is_refused_by_its_name(monkeypatch):
         Config.from_profile()
 
 
-def test_a_configuration_is_changed_by_copies_alone(cfg, tmp_path):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        cfg.size = 128
-    assert cfg.replace(size=128).size == 128 and cfg.size == Config.from_profile().size == 64
-    assert list(tmp_path.rglob("*")) == []  # nothing is written
-
-
 def test_folders_of_photos_can_be_named_from_outside(monkeypatch, tmp_path):
     monkeypatch.setenv("COLORIZE_PHOTOS", str(tmp_path))
     monkeypatch.setenv("COLORIZE_SHOW", "/show")
     cfg = Config.from_profile()
     assert (cfg.data_source, cfg.photos_folder, cfg.show_folder) == ("folder", str(tmp_path), "/show")
-    assert Config.from_profile(photos_folder=Path("/mine")).photos_folder == "/mine"
+    assert cfg.replace(photos_folder=Path("/mine")).photos_folder == "/mine"
 
 
-IMPOSSIBLE = [
-    ("size", 8, "from 32 to 4096"),
-    ("lambda_perc", float("nan"), "from 0 to"),
-    ("crop", 1.5, "to 1"),
-    ("ema_decay", 1.0, "to 0.999999"),
-    ("batch_size", 0, "from 1"),
-    ("data_source", "kagle", "kaggle, folder, sample"),
-    ("encoder_weights", "imagenett", "imagenet, auto, None"),
-    ("schedule", "linear", "constant, cosine"),
-    ("patch_size", 66, "multiple of 4"),
-    ("run", "a/b", "letters"),
-    ("run", "..", "letters"),
-    ("run", "box", "name yours"),
-]
-WRONG_TYPE = [
-    ("batch_size", 2.5, "int"),
-    ("batch_size", True, "int"),
-    ("compile", 1, "bool"),
-    ("freeze_encoder", None, "bool"),
-    ("ema_decay", "0.9", "float or None"),
-    ("encoder_weights", 3, "str or None"),
-    ("photos_folder", 3, "str or PathLike"),
-]
+IMPOSSIBLE = [("size", 8, "from 32 to 4096"), ("lambda_perc", float("nan"), "from 0 to"), ("ema_decay", 1.0, "to 0.99")]
+IMPOSSIBLE += [("schedule", "linear", "constant, cosine"), ("encoder_weights", "imagenett", "imagenet, auto, None")]
+IMPOSSIBLE += [("run", "a/b", "letters"), ("run", "box", "name yours"), ("patch_size", 66, "multiple of 4")]
+OF_NO_TYPE = [("batch_size", 2.5, "int"), ("batch_size", True, "int"), ("ema_decay", "0.9", "float or None")]
+OF_NO_TYPE += [("photos_folder", 3, "str or PathLike")]
 
 
-@pytest.mark.parametrize(("field", "value", "allowed"), IMPOSSIBLE + WRONG_TYPE)
+@pytest.mark.parametrize(("field", "value", "allowed"), IMPOSSIBLE + OF_NO_TYPE)
 def test_an_impossible_value_is_refused_with_what_is_allowed(cfg, field, value, allowed):
-    kind = TypeError if (field, value, allowed) in WRONG_TYPE else ValueError
-    for make in (Config.from_profile, cfg.replace):
-        with pytest.raises(kind, match=f"^{field}=") as caught:
-            make(**{field: value})
-        assert repr(value).strip("'") in str(caught.value) and allowed in str(caught.value)
-
-
-@given(
-    st.sampled_from([field.name for field in dataclasses.fields(Config)]),
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers())),
-)
-def test_any_value_is_either_accepted_or_refused_by_its_field(field, value):
-    try:
-        accepted = Config(**{field: value})
-    except (TypeError, ValueError) as error:
-        assert str(error).startswith(f"{field}=")
-    else:
-        assert Config(**{field: getattr(accepted, field)}) == accepted
+    kind = TypeError if (field, value, allowed) in OF_NO_TYPE else ValueError
+    with pytest.raises(kind, match=f"^{field}=.*{allowed}"):
+        cfg.replace(**{field: value})

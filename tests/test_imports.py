@@ -8,51 +8,30 @@ from pathlib import Path
 import helpers
 
 ROOT = Path(helpers.__file__).parent
-LAYERS = [
-    "config color files",
-    "workspace",
-    "data models",
-    "evaluation plots runs",
-    "training inference",
-]  # low to high
-LAYER = {part: i for i, parts in enumerate(LAYERS) for part in parts.split()}
-
-
-def imported(path, modules):
-    """Yield the modules that one of the helpers' files imports, anywhere in its text, as dotted names."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide where they lead"
-            named = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in modules else node.module for name in named)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+LAYERS = "config color files, workspace, data models, evaluation plots runs, inference, apps training"  # low to high
+LAYER = {part: i for i, parts in enumerate(LAYERS.split(", ")) for part in parts.split()}
 
 
 def imports():
-    """Return a dict of dotted name -> the dotted names of the helpers' files that it imports."""
+    """Return a dict of dotted name -> the dotted names of the helpers' files that it imports, anywhere in its text."""
     paths = {".".join(p.relative_to(ROOT.parent).with_suffix("").parts): p for p in ROOT.rglob("*.py")}
-    paths = {name: path for name, path in paths.items() if not name.endswith("__init__")}
-    return {name: {found for found in imported(path, paths) if found in paths} for name, path in paths.items()}
+    graph = {name: set() for name in paths if not name.endswith("__init__")}
+    for name, found in graph.items():
+        for node in ast.walk(ast.parse(paths[name].read_text())):
+            assert not getattr(node, "level", 0), f"{name}: relative imports hide where they lead"
+            if isinstance(node, ast.ImportFrom):
+                found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+    return {name: found & graph.keys() for name, found in graph.items()}
 
 
-def test_imports_point_downward_and_never_in_a_circle():
+def test_imports_point_downward_never_in_a_circle_and_never_to_the_page():
     graph, part = imports(), lambda name: name.split(".")[1]
     assert {part(name) for name in graph} == set(LAYER) and sum(map(len, graph.values())) > 40
-    upward = [
-        f"{name} imports {found}"
-        for name, names in graph.items()
-        for found in names
-        if part(name) != part(found) and LAYER[part(name)] <= LAYER[part(found)]
-    ]
-    assert not upward
+    pairs = [(name, found) for name, names in graph.items() for found in names if part(name) != part(found)]
+    assert not [(name, found) for name, found in pairs if LAYER[part(name)] <= LAYER[part(found)]]
     TopologicalSorter(graph).prepare()  # raises CycleError, with the circle
-
-
-def test_nothing_imports_the_page():
-    assert not [name for name, names in imports().items() if "helpers.inference.app" in names]
-
-
-def test_no_two_files_have_one_name():
-    names = Counter(name.rsplit(".", 1)[1] for name in imports() if not name.endswith("__main__"))
-    assert not [name for name, count in names.items() if count > 1]
+    assert "helpers.apps.page" not in set().union(*graph.values())
+    names = Counter(name.rsplit(".", 1)[1] for name in graph if not name.endswith("__main__"))
+    assert max(names.values()) == 1  # no two files have one name

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import kornia.augmentation as K
 import torch
@@ -47,8 +46,8 @@ class Batches:
 
     photos: uint8 (N, 3, H, W); a memory-mapped set stays on disk, anything else moves to the device. augment:
     transforms of rgb in [0, 1], applied in turn; with None the order is that of the photos, and the last batch may be
-    smaller. rank, world_size: the number of this process and of all; `seed` must be the same for all. make: turns rgb
-    (N, 3, H, W) in [0, 1] into a batch. Raises ValueError if there are fewer training photos than one batch needs.
+    smaller. rank, world_size: the number of this process and of all; `seed` must be the same for all. Raises ValueError
+    if there are fewer training photos than one batch needs.
     """
 
     def __init__(
@@ -60,9 +59,8 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
-        make: Callable[[Tensor], Any] = lab_batch,
     ):
-        self.batch_size, self.device, self.augment, self.make = batch_size, torch.device(device), augment, make
+        self.batch_size, self.device, self.augment = batch_size, torch.device(device), augment
         self.rank, self.world_size, self.random = rank, world_size, torch.Generator().manual_seed(seed)
         on_disk = photos.untyped_storage().filename  # of a memory-mapped set
         self.photos = photos if on_disk else photos.to(device)
@@ -82,7 +80,7 @@ class Batches:
         order = torch.arange(count) if self.augment is None else torch.randperm(count, generator=self.random)
         return order[self.rank :: self.world_size]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         self.order_of_epoch = self.random.get_state()
         order = self.order().to(self.photos.device)  # once: a copy in each step would make a GPU wait
         groups = order.split(self.batch_size)[self.skip : len(self)]
@@ -91,4 +89,4 @@ class Batches:
             rgb = self.photos[group].to(self.device, non_blocking=True).float() / 255
             for transform in self.augment or ():
                 rgb = transform(rgb)
-            yield self.make(rgb.clamp(0, 1))
+            yield lab_batch(rgb.clamp(0, 1))

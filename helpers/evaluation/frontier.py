@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from helpers.color import to_photo
 from helpers.data.batches import Batches, Device
 from helpers.evaluation import metrics
 
@@ -24,10 +25,10 @@ def frontier(
     What is better in one column is often worse in another (perception against distortion, Blau and Michaeli 2018,
     arXiv 1711.06077), so models are compared at equal colorfulness: the better curve lies above.
     """
-    predicted = [(batch.L, colorize(batch.L).float()) for batch in Batches(photos, 16, device)]
+    predicted = [(batch.L, colorize(batch.L)) for batch in Batches(photos, 16, device)]
     rows = {}
     for saturation in SATURATIONS:
-        colored = torch.cat([metrics.as_photos(L, saturation * ab) for L, ab in predicted])
+        colored = torch.cat([to_photo(L, saturation * ab) for L, ab in predicted])
         rows[saturation] = metrics.measure_all(colored, photos, perceptual, device, with_ssim=False).mean()
     table = pd.DataFrame(rows).T.rename_axis("saturation")
     return table.assign(**{"of truth": table["colorfulness"] / table["truth"]})

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from helpers.color import L_ab_to_rgb, ab_of, colorfulness, ddcolor_cf, rgb_to_L_ab, to_8bit
+from helpers.color import ab_of, colorfulness, ddcolor_cf, rgb_to_L_ab, to_8bit, to_photo
 from helpers.data.batches import Batches, Device
 
 HIGHER_IS_BETTER = {"PSNR": True, "SSIM": True, "L1": False, "LPIPS": False}
@@ -105,15 +105,8 @@ def colorize_all(
     returns ab (N, 2, H, W) in [-1, 1]. photos: uint8 (N, 3, H, W).
     """
     batches = Batches(photos, batch_size, device)
-    if hints is None:
-        return torch.cat([as_photos(batch.L, colorize(batch.L).float()) for batch in batches])
-    pairs = zip(batches, hints.split(batch_size), strict=True)
-    return torch.cat([as_photos(batch.L, colorize(batch.L, part.to(device)).float()) for batch, part in pairs])
-
-
-def as_photos(L: Tensor, ab: Tensor) -> Tensor:
-    """Return L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] as photos on the CPU, uint8 (N, 3, H, W)."""
-    return (L_ab_to_rgb(L, ab) * 255).round().byte().cpu()
+    inputs = [()] * len(batches) if hints is None else [(part.to(device),) for part in hints.split(batch_size)]
+    return torch.cat([to_photo(batch.L, colorize(batch.L, *more)) for batch, more in zip(batches, inputs, strict=True)])
 
 
 def gray(L: Tensor) -> Tensor:

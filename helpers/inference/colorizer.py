@@ -2,8 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import workspace
-from helpers.color import rgb_to_L_ab, to_photo
+from helpers.color import lightness, rgb_to_L_ab, to_8bit_rgb
 from helpers.config import bounded, check_fields, chosen
+from helpers.data.dataset import unexplained
 from helpers.data.photos import MAX_PIXELS, reduced, to_rgb, to_tensor
 from helpers.inference.enlarger import ENOUGH, Enlarger
 from helpers.inference.user_hints import Hint, hint_maps
 from helpers.runs import BOX, IN_THE_BOX, find_run, load_network
 
-STRIP = 2**19  # pixels to color at a time, so that memory does not grow with the photo
+STRIP = 2**16  # pixels to color at a time, so that memory does not grow with the photo
+TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
+CHOICES = ("auto", "always", "never")
 PERMISSIONS = ("enlarge_large", "large_scans")  # options that change no result
 
 
@@ -38,7 +42,9 @@ class Options:
     enlarge_large: bool = False  # enlarge large photos too
     large_scans: bool = False  # read files of any number of pixels
     like: str = ""  # files and films: path of a color photo to follow; for one photo in Python: `reference_hints`
+    keep_color: str = chosen(*CHOICES)  # what is in color; auto: shots in color of a gray film
     steady: float = bounded(0.9, 0, 0.99)  # films: share of a color carried over from the previous frame
+    deinterlace: str = chosen(*CHOICES)  # films; auto: frames that are flagged or look interlaced
 
     def __post_init__(self):
         check_fields(self)
@@ -69,6 +75,11 @@ def restore(rgb: np.ndarray, options: Options) -> np.ndarray:
     return cv2.cvtColor(cv2.merge([L, *2 * [np.full_like(L, 128)]]), cv2.COLOR_LAB2RGB)
 
 
+def in_color(rgb: np.ndarray) -> bool:
+    """Say whether a photo (H, W, 3) has real colors, more than the one tint of a toned print."""
+    return unexplained(rgb) > TINTED
+
+
 class Colorizer:
     """A generator ready to colorize photos on this machine, in its fastest precision.
 
@@ -77,12 +88,14 @@ class Colorizer:
     for a missing file, ValueError for one that holds something else.
     """
 
-    weights = None
+    weights: Path | None = None
 
     def __init__(
         self, generator: nn.Module | Path | str | None = None, precision: str = "auto", enlarger: Enlarger | None = None
     ):
-        self.accelerator, self.enlarger = workspace.make_accelerator(precision), enlarger
+        self.accelerator = workspace.make_accelerator(precision, training=False)
+        if enlarger:
+            self.enlarger = enlarger
         if not isinstance(generator, nn.Module):
             run = None if generator else find_run(or_box=True)
             self.weights = Path(generator) if generator else run.file(run.phases()[-1])
@@ -90,7 +103,7 @@ class Colorizer:
             if hasattr(generator, "scale"):
                 raise ValueError(f"{self.weights} holds a network for super-resolution, not a colorizer")
         self.input_size = getattr(generator, "trained_size", None) or 256
-        torch.backends.cudnn.benchmark = False  # photos have many sizes
+        self.references, self.describing = {}, threading.Lock()  # of `like`, described once
         self.predicting = threading.Lock()  # files are read and written in parallel, but predicted one at a time
         self.generator = generator.eval().to(self.accelerator.device, memory_format=torch.channels_last)
 
@@ -105,16 +118,21 @@ class Colorizer:
         """Whether the generator follows color hints."""
         return getattr(self.generator, "hint_attention", None) is not None
 
-    def made_with(self, options: Options) -> dict[str, Any]:
+    @cached_property
+    def enlarger(self) -> Enlarger:
+        """The enlarger that was given, else the most recent one, loaded when it is first needed.
+
+        Raises FileNotFoundError if there is none.
+        """
+        return Enlarger()
+
+    def fingerprint(self, options: Options) -> dict[str, Any]:
         """Return all that a result depends on besides the photo: short hashes of the weights, and the options."""
         found = {name: value for name, value in asdict(options).items() if name not in PERMISSIONS}
         found["weights"] = weights_hash(self.generator)
-        return found | ({"enlarger": weights_hash(self.larger().network)} if options.enlarge > 1 else {})
-
-    def larger(self) -> Enlarger:
-        """Return the enlarger; raises FileNotFoundError if there is none."""
-        self.enlarger = self.enlarger or Enlarger()
-        return self.enlarger
+        if options.like:  # another photo under the same name is another one
+            found["like"] = hashlib.sha256(Path(options.like).read_bytes()).hexdigest()[:8]
+        return found | ({"enlarger": weights_hash(self.enlarger.network)} if options.enlarge > 1 else {})
 
     def options(self, **options: Any) -> Options:
         """Return `Options`, with the size of the training photos as the default input size."""
@@ -124,9 +142,14 @@ class Colorizer:
     def __call__(self, photo: Any, hints: Sequence[Hint | np.ndarray | Tensor] = (), **options: Any) -> np.ndarray:
         """Return a photo of any kind (see `to_rgb`) in color, uint8 (H, W, 3), at its own size; see `Options`.
 
-        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied.
+        hints: colors for places of the photo, see `hint_maps`. Raises ValueError for hints that cannot be applied, and
+        for `like`, which is for files.
         """
         options = self.options(**options)
+        if options.like:
+            raise ValueError("like= is for files: here give hints=[reference_hints(colorizer, photo, reference)]")
+        if options.keep_color == "always" and in_color(rgb := to_rgb(photo, options.max_pixels)):
+            return rgb
         rgb, L, size = self.prepare(photo, options)
         return render(rgb, self.predict_colors(L, options, hints, size))
 
@@ -139,7 +162,7 @@ class Colorizer:
         rgb = restore(to_rgb(photo, options.max_pixels), options)
         size = rgb.shape[:2]
         options.refuse_large(*size)
-        rgb = self.larger()(rgb, options.enlarge) if options.enlarge > 1 else rgb
+        rgb = self.enlarger(rgb, options.enlarge) if options.enlarge > 1 else rgb
         return rgb, rgb_to_L_ab(to_tensor(reduced(rgb, options.input_size)))[0], size
 
     def predict_colors(
@@ -179,27 +202,13 @@ def weights_hash(network: nn.Module) -> str:
     return hashlib.sha256(some.numpy().tobytes()).hexdigest()[:8]
 
 
-def bilinear(maps: Tensor, size: tuple[int, int]) -> Callable[[int, int], Tensor]:
-    """Return a function of `start` and `stop` that returns those rows of maps (C, h, w) enlarged to `size` (H, W).
-
-    Strips of rows bound the memory of a large photo. Bilinear interpolation is a product with two matrices: PyTorch's
-    interpolation of the unit matrix. In double precision, because the last digits of a single-precision product depend
-    on memory alignment, and a resumed film must be identical.
-    """
-    rows, columns = (
-        F.interpolate(torch.eye(less)[None], size=more, mode="linear")[0].T.double()
-        for less, more in zip(maps.shape[-2:], size, strict=True)
-    )
-    wide = maps.double() @ columns.T
-    return lambda start, stop: (rows[start:stop] @ wide).float()
-
-
-@torch.inference_mode()
 def render(rgb: np.ndarray, ab: Tensor) -> np.ndarray:
     """Return a photo (H, W, 3) uint8 with its own lightness and the colors of a small ab (2, h, w) in [-1, 1]."""
     height, width = rgb.shape[:2]
-    large, result, rows = bilinear(ab, (height, width)), np.empty_like(rgb), max(1, STRIP // width)
+    small = (128 * ab).permute(1, 2, 0).contiguous().numpy()
+    tall, result, rows = cv2.resize(small, (small.shape[1], height)), np.empty_like(rgb), max(1, STRIP // width)
     for start in range(0, height, rows):
-        L = rgb_to_L_ab(to_tensor(rgb[start : start + rows]))[0]
-        result[start : start + rows] = to_photo(L, large(start, start + rows)[None])[0].permute(1, 2, 0).numpy()
+        part = slice(start, start + rows)
+        L = lightness(rgb[part])
+        result[part] = to_8bit_rgb(L, *cv2.split(cv2.resize(tall[part], L.shape[::-1])))
     return result

@@ -39,7 +39,7 @@ class Enlarger:
     """
 
     def __init__(self, network: nn.Module | Path | str | None = None, precision: str = "auto"):
-        self.accelerator = workspace.make_accelerator(precision)
+        self.accelerator = workspace.make_accelerator(precision, training=False)
         if not isinstance(network, nn.Module):
             path = Path(network or latest_enlarger())
             network = load_network(path, notebook=ENLARGERS["superres"])

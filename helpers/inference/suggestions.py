@@ -1,18 +1,21 @@
-"""Hints that nobody has to click: from a reference photo, or from colors that are likely at uncertain places."""
+"""Hints that nobody has to look for: from a reference photo, and where the model asks for a color, which are likely."""
 
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import gaussian_gradient_magnitude
 from torch import Tensor
 
-from helpers.color import ab_of, rgb_to_L_ab
+from helpers.color import rgb_to_L_ab
 from helpers.data.photos import reduced, to_rgb, to_tensor
-from helpers.inference.colorizer import Colorizer
-from helpers.inference.user_hints import NO_HINTS, Hint, ab_of_color, likely_colors
+from helpers.inference.colorizer import Colorizer, render
+from helpers.inference.user_hints import NO_HINTS, Hint, hint_maps, suggest_colors
 from helpers.models.blocks import pad_to_stride
+from helpers.models.geodesic import grid_of
 
 SIDE = 256  # pixels on the shorter side of the photos that are matched
 LEVELS = (2, 3, 4)  # of the encoder's feature maps: 1/8, 1/16 and 1/32
@@ -21,8 +24,11 @@ LIKE = 0.45  # cosine similarity from which places count as alike
 MOST = 300  # matches
 FEW = 0.03  # share of a photo's cells with a match; a reference with fewer is unrelated, and followed nowhere
 SURE = 0.9  # weight of the best match; a clicked hint has 1
-GRID = 7  # places along each side that answers are looked for at
-DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two answers differ at least
+TRIED = 8  # for alternatives
+PLACES = 256  # cells of the photo in which the model may ask
+FLAT = 0.02  # standard deviation of L, in [-1, 1], of a photo that shows nothing to ask for
+BORDER = 2.0  # pixels, as the network sees them, by which L is smoothed to find borders
+DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two alternatives differ at least
 
 
 @torch.inference_mode()
@@ -57,10 +63,10 @@ def reference_hints(colorizer: Colorizer, photo: Any, reference: Any, follow: fl
     photo, reference: of any kind, see `to_rgb`; follow: 0 to 1, how much. Raises ValueError for a gray reference, and
     if the generator has no encoder of five levels or takes no hints.
     """
-    return hints_like(colorizer, photo, described(colorizer, reference), follow)
+    return hints_like(colorizer, photo, encode_reference(colorizer, reference), follow)
 
 
-def described(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tensor]:
+def encode_reference(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tensor]:
     """Return a reference photo's descriptors (C, h, w) and colors (2, h, w); raises as `reference_hints` does."""
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
@@ -72,7 +78,7 @@ def described(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tensor]:
 
 
 def hints_like(colorizer: Colorizer, photo: Any, reference: tuple[Tensor, Tensor], follow: float = 1.0) -> Tensor:
-    """Return the hints of `reference_hints` for a reference that is `described` already, once for many photos."""
+    """Return the hints of `reference_hints` for a reference from `encode_reference`, once for many photos."""
     ours = descriptors(colorizer, rgb_to_L_ab(to_tensor(reduced(to_rgb(photo), SIDE)))[0])
     theirs, colors = reference
     cells, partners, similarity = match(ours, theirs)
@@ -82,27 +88,98 @@ def hints_like(colorizer: Colorizer, photo: Any, reference: tuple[Tensor, Tensor
     return hints.view(1, 3, *ours.shape[1:])
 
 
-def answers(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:
+@dataclass(frozen=True)
+class Question:
+    """A place of a photo whose color the model asks for.
+
+    x and y in the photo's pixels from the upper left; colors: likely ones as "#rrggbb", the predicted one first; gain:
+    share of the photo, 0 to 1, that an answer decides and no earlier one does.
+    """
+
+    x: float
+    y: float
+    colors: list[str]
+    gain: float
+
+
+@torch.inference_mode()
+def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much a hint in each of about PLACES cells decides in each of them, and the cell of each pixel.
+
+    L (1, 1, h, w), hints (1, 3, h, w); returns (cells, cells), 0 to 1, see `HintAttention.influence`, and (h, w).
+    """
+    height, width = L.shape[-2:]
+    small = (0, max(0, 33 - width), 0, max(0, 33 - height))  # what the network needs
+    L, hints = (pad_to_stride(F.pad(x, small, mode="replicate")).to(colorizer.accelerator.device) for x in (L, hints))
+    with colorizer.predicting, colorizer.accelerator.autocast():
+        maps = colorizer.generator.decoded(L, hints)[1]
+    grid = grid_of(L.shape[-2:], PLACES)
+    number = torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid)
+    cells = F.interpolate(number, L.shape[-2:])[0, 0, :height, :width].long()
+    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells
+
+
+def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
+    """Choose at most `count` cells, each for the most worth that it decides and earlier ones do not.
+
+    influence: (cells, cells), how much a hint in one decides in another; worth, left (the share that is undecided),
+    free (bool, whether it may be chosen): (cells,). Returns their numbers, each with what it newly decides (cells,).
+    Greedy choice, at least 63% as good as the best (Nemhauser et al. 1978, doi 10.1007/BF01588971).
+    """
+    chosen = []
+    for _ in range(min(count, int(free.sum()))):
+        cell = int((influence @ (left * worth)).where(free, -1.0).argmax())
+        chosen.append((cell, influence[cell] * left))
+        left, free = left * (1 - influence[cell]), free & (torch.arange(len(free)) != cell)
+    return chosen
+
+
+def questions(
+    colorizer: Colorizer, photo: Any, count: int = 5, hints: Sequence[Hint | np.ndarray | Tensor] = ()
+) -> list[Question]:
+    """Return at most `count` places of a photo where a color would help the model most, the best first.
+
+    Each is chosen for what it decides beside the given hints and earlier questions; within its cell it lies away from
+    borders. A photo of one flat color gives none. photo: of any kind, see `to_rgb`; hints: see `hint_maps`. Raises
+    ValueError if the generator takes no hints.
+    """
+    if not colorizer.takes_hints:
+        raise ValueError(NO_HINTS)
+    options, generator = colorizer.options(), colorizer.generator
+    full, L, size = colorizer.prepare(photo, options)
+    if L.std(correction=0) < FLAT:
+        return []
+    given, ab = hint_maps(hints, size, L.shape[-2:]), colorizer.predict_colors(L, options, hints, size)
+    influence, cells = influence_of_places(colorizer, L, given)
+    maps = torch.ones_like(L), given[:, 2:]
+    pixels, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
+    small, found = reduced(full, options.input_size), []
+    border = torch.from_numpy(gaussian_gradient_magnitude(L[0, 0].numpy(), BORDER))
+    left, colored = (1 - influence[hinted > 0]).prod(0), render(small, ab)
+    for cell, decided in cover(influence, pixels, left, (pixels > 0) & (hinted == 0), count):
+        row, column = divmod(int(border.where(cells == cell, torch.inf).argmin()), border.shape[1])
+        y, x = ((at + 0.5) * whole / less for at, whole, less in zip((row, column), size, border.shape, strict=True))
+        colors = suggest_colors(generator, small, colored, column, row)
+        found.append(Question(x, y, colors, (decided @ pixels / pixels.sum()).item()))
+    return found
+
+
+def alternatives(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:
     """Return up to `count` colorizations of a photo as lists of hints; the first, empty, is the automatic one.
 
-    Where the palette's likely colors differ most from the predicted one, one of them becomes a hint. Two answers differ
-    by DIFFERENT on a SPREAD of the photo. Give one to the colorizer: `colorizer(photo, answers[1])`.
+    Where the model would ask, a likely color becomes a hint. Two alternatives differ by DIFFERENT on a SPREAD of the
+    photo. Give one to the colorizer: `colorizer(photo, alternatives[1])`.
     """
-    full = to_rgb(photo)
-    small = reduced(full, 128)
-    share, colored, candidates = len(full) / len(small), colorizer(small), []
-    places = (np.linspace(0, length - 1, GRID + 2)[1:-1].astype(int).tolist() for length in small.shape[:2])
-    for y, x in product(*places):
-        own, *likely = likely_colors(colorizer.generator, small, colored, x, y)
-        for color in likely:
-            distance = 128 * (ab_of_color(color) - ab_of_color(own)).norm().item()
-            candidates.append((abs(distance - 18), x, y, color))  # different, and still plausible
-    chosen, looks = [[]], [ab_of(torch.from_numpy(colored).permute(2, 0, 1)[None])[0]]
-    for _, x, y, color in sorted(candidates)[:40]:
+    options = colorizer.options()
+    full, L, size = colorizer.prepare(photo, options)
+    chosen, looks = [[]], [colorizer.predict_colors(L, options)]
+    asked = questions(colorizer, full, TRIED)
+    likeliest_first = (Hint(q.x, q.y, color) for rank in range(1, 9) for q in asked for color in q.colors[rank:][:1])
+    for hint in likeliest_first:
         if len(chosen) == count:
             break
-        look = ab_of(torch.from_numpy(colorizer(small, [Hint(x, y, color)])).permute(2, 0, 1)[None])[0]
-        if all(((look - other).norm(dim=0) > DIFFERENT).float().mean() > SPREAD for other in looks):
-            chosen.append([Hint(x * share, y * share, color)])
+        look = colorizer.predict_colors(L, options, [hint], size)
+        if all((128 * (look - other).norm(dim=0) > DIFFERENT).float().mean() > SPREAD for other in looks):
+            chosen.append([hint])
             looks.append(look)
     return chosen

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from helpers.color import rgb_to_L_ab, to_photo
 from helpers.data.photos import to_tensor
+from helpers.models.likely_colors import likely_colors
 
 SQUARE = 5  # pixels on a side, as the network sees them, of the square that a point becomes
 NO_HINTS = "these weights take no color hints: notebook 07_hints makes some that do"
@@ -106,17 +107,16 @@ def stroke_maps(layer: np.ndarray, size: tuple[int, int]) -> Tensor:
     return torch.cat([small[:, :2] / small[:, 2:].clamp(min=1e-6), mask], 1) * mask
 
 
-def likely_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, x: int, y: int) -> list[str]:
-    """Return likely colors for a place of a photo, as "#rrggbb": the predicted one, then common ones.
+def suggest_colors(generator: nn.Module, photo: np.ndarray, colored: np.ndarray, x: int, y: int) -> list[str]:
+    """Return likely colors for a place of a photo, as "#rrggbb": the predicted one, then others, the likeliest first.
 
-    photo, colored: uint8 (H, W, 3). Common colors are the most frequent ones of the training photos at that height and
-    lightness; a generator without a palette proposes none.
+    photo, colored: uint8 (H, W, 3). See `likely_colors`; a generator without a palette proposes only the predicted one.
     """
     colors, palette = torch.from_numpy(colored[y, x])[None], getattr(generator, "palette", None)
     if palette is not None and palette.any():
-        heights, lights = palette.shape[:2]
-        L, _ = rgb_to_L_ab(to_tensor(photo[y : y + 1, x : x + 1]))
-        ab = palette[int(heights * y / len(photo)), int((L.item() + 1) / 2 * (lights - 0.01))].float().cpu()
-        common = to_photo(L.expand(len(ab), -1, -1, -1), ab.view(-1, 2, 1, 1))
-        colors = torch.cat([colors, common[..., 0, 0]])
-    return [f"#{bytes(color).hex()}" for color in colors.tolist()]
+        L, (_, ab) = (rgb_to_L_ab(to_tensor(rgb[y : y + 1, x : x + 1])) for rgb in (photo, colored))
+        found = likely_colors(palette.float().cpu(), L[0], ab)[0, 0, 0]  # (8, 3)
+        found = found[found[:, 2] > 0, :2]
+        shown = to_photo(L[0].expand(len(found), -1, -1, -1), found.view(-1, 2, 1, 1))
+        colors = torch.cat([colors, shown[..., 0, 0]])
+    return [*dict.fromkeys(f"#{bytes(color).hex()}" for color in colors.tolist())]  # in black, all look alike

@@ -13,12 +13,11 @@ class Discriminator(nn.Module):
 
     L (N, 1, H, W) and ab (N, 2, H, W) in [-1, 1] give one logit per patch: (N, 1, 30, 30) at 255 or 256 pixels, above 0
     for "real". inputs: the channels of all input maps together; 1 for L alone.
-    shrink: how much smaller it sees them; at half the size (2) its patches are twice as large.
     """
 
-    def __init__(self, inputs: int = 3, shrink: int = 1):
+    def __init__(self, inputs: int = 3):
         super().__init__()
-        layers = [nn.AvgPool2d(shrink)] if shrink > 1 else []
+        layers = []
         for outputs, stride in ((64, 2), (128, 2), (256, 2), (512, 1)):
             conv = nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1, bias=False)
             layers += [conv, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]

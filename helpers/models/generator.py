@@ -1,6 +1,7 @@
 """The generator: a U-Net decoder on an encoder that was pretrained on ImageNet."""
 
 from importlib.util import find_spec
+from typing import Any
 
 import timm
 import torch
@@ -8,12 +9,11 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from helpers.models import blocks
-from helpers.models.attention import SelfAttention2d, vit_bottleneck
 from helpers.models.blocks import init_weights, pad_to_stride
 from helpers.models.hint_attention import HintAttention
+from helpers.models.likely_colors import PALETTE
 
 WIDTHS = (256, 128, 64, 64, 32)  # channels of the decoder at 1/16, 1/8, 1/4, 1/2 and the full size
-PALETTE = (3, 8, 6, 2)  # ab of six common colors, for each third of the height and each eighth of the lightness
 
 
 def imagenet_weights(name: str, body: nn.Module) -> dict[str, Tensor]:
@@ -71,26 +71,13 @@ class Encoder(nn.Module):
         return self.body(rgb.contiguous(memory_format=torch.channels_last))
 
 
-def make_bottleneck(kind: str, channels: int, res_blocks: int, positions: str) -> nn.Sequential:
-    """Return the layers between encoder and decoder, (N, channels, H/32, W/32) in and out.
-
-    kind: "residual" (`res_blocks` of them), "attention" (the same and one self-attention), "vit" (six blocks of a
-    Vision Transformer; positions: "conv" or "learned", see `Positions`) or "identity" (nothing).
-    """
-    if kind == "vit":
-        return vit_bottleneck(channels, positions=positions)
-    residual = [blocks.ResidualBlock(channels) for _ in range(0 if kind == "identity" else res_blocks)]
-    return nn.Sequential(*residual, *([SelfAttention2d(channels)] if kind == "attention" else []))
-
-
 class Generator(nn.Module, PyTorchModelHubMixin):
     """Predict chrominance from lightness: pretrained encoder, bottleneck, decoder with skips (U-Net).
 
     L (N, 1, H, W) in [-1, 1], H and W at least 33, gives ab (N, 2, H, W) in [-1, 1]. Other sizes than multiples of 32
     are padded and cropped back. See Ronneberger et al. 2015 and Isola et al. 2017. encoder, weights, freeze_encoder:
-    see `Encoder`; bottleneck, positions: see `make_bottleneck`; attention_at: 16, 8 or 4 adds a self-attention to the
-    decoder at 1/16, 1/8 or 1/4 of the size; hints: also takes color hints (N, 3, H, W), see `HintAttention`, and holds
-    a `palette` of colors to propose.
+    see `Encoder`; bottleneck: "residual" (`res_blocks` of them) or "identity" (nothing); hints: also takes color hints
+    (N, 3, H, W), see `HintAttention`, and holds a `palette` of colors to propose, see `count_colors`.
     """
 
     def __init__(
@@ -99,21 +86,18 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         weights: str | None = "imagenet",
         res_blocks: int = 9,
         bottleneck: str = "residual",
-        attention_at: int = 0,
-        positions: str = "conv",
         hints: bool = False,
         freeze_encoder: bool = False,
     ):
         super().__init__()
         self.encoder = Encoder(encoder, weights, freeze_encoder)
         channels = self.encoder.channels
-        self.bottleneck = make_bottleneck(bottleneck, channels[-1], res_blocks, positions)
+        count = {"residual": res_blocks, "identity": 0}[bottleneck]
+        self.bottleneck = nn.Sequential(*[blocks.ResidualBlock(channels[-1]) for _ in range(count)])
         inputs, skips = (channels[-1], *WIDTHS[:-1]), (*channels[-2::-1], 0)
         self.decoder = nn.ModuleList(map(blocks.UpBlock, inputs, skips, WIDTHS))
         self.head, self.smooth = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1), blocks.binomial()
-        self.attention_at = attention_at
-        self.attention = SelfAttention2d(16 * attention_at) if attention_at else None
-        for module in filter(None, (self.bottleneck, self.decoder, self.head, self.attention)):
+        for module in (self.bottleneck, self.decoder, self.head):
             module.apply(init_weights)  # the encoder has its own
         self.hint_attention = self.hint_convs = None
         if hints:
@@ -134,11 +118,22 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
         """Return the predicted ab; raises ValueError for hints if the generator was made without `hints=True`."""
         (height, width), L = L.shape[-2:], pad_to_stride(L)
+        hints = None if hints is None else pad_to_stride(hints)
+        ab, maps = self.decoded(L, hints)
+        if hints is not None:
+            ab = (ab + self.hint_attention(maps, L, ab, hints)).clamp(-1, 1)
+            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
+        return ab[..., :height, :width]
+
+    def decoded(self, L: Tensor, hints: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Return ab before hints are attended to, and the six feature maps by which they are; H and W fit the stride.
+
+        Raises ValueError as `forward` does.
+        """
         features = self.encoder(L)  # (N, C1, H/2, W/2) to (N, C5, H/32, W/32)
         if hints is not None:
             if self.hint_attention is None:
                 raise ValueError("this generator takes no hints: notebook 07 makes one that does")
-            hints = pad_to_stride(hints)
             weighted = torch.cat([hints[:, :2] * hints[:, 2:], hints[:, 2:]], 1)
             features = [
                 x + conv(nn.functional.adaptive_avg_pool2d(weighted, x.shape[-2:]).to(x.dtype))
@@ -146,13 +141,12 @@ class Generator(nn.Module, PyTorchModelHubMixin):
             ]
         *skips, x = features
         x, maps = self.bottleneck(x), []
-        for up, skip, scale in zip(self.decoder, [*reversed(skips), None], (16, 8, 4, 2, 1), strict=True):
-            x = up(x, skip)  # (N, C, H/scale, W/scale)
-            if self.attention_at == scale:
-                x = self.attention(x)
+        for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
+            x = up(x, skip)  # (N, C, H/16, W/16) to (N, C, H, W)
             maps.append(x)
-        ab = torch.tanh(self.smooth(self.head(x)))  # (N, 2, H, W)
-        if hints is not None:
-            ab = (ab + self.hint_attention([*skips[:3], *maps[-3:]], L, ab, hints)).clamp(-1, 1)
-            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
-        return ab[..., :height, :width]
+        return torch.tanh(self.smooth(self.head(x))), [*skips[:3], *maps[-3:]]  # (N, 2, H, W)
+
+
+def arguments_of(network: nn.Module) -> dict[str, Any]:
+    """Return the arguments that a network was built with, as `PyTorchModelHubMixin` remembers them; else none."""
+    return dict(getattr(network, "_hub_mixin_config", None) or {})

@@ -7,10 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from helpers.models.geodesic import detours
+
 CELL = 4  # pixels on a side of the cells in which hints are gathered
 EMPTY = -1e4  # attention score of empty hint slots
 SURPRISE = 0.4  # distance of a hint from the prediction, in [-1, 1] units, from which it reaches much less far
 CAST = 0.2  # corrections up to about this size, in [-1, 1] units, can be a color cast of the whole photo
+FARTHER = 4  # times the learned reach in position, where the way is measured around edges
+PIXELS = 2**14  # whose scores are in memory at a time
+STRICT = 1.5  # how much less far a typical hint reaches
 FEW = 1.5  # this many hints make half of the estimated cast apply
 APART = 0.2  # closer hints count as one for the cast; in shares of the shorter side
 
@@ -37,6 +42,23 @@ def cast(corrections: Tensor, share: Tensor) -> Tensor:
     return (votes * small * corrections).sum((2, 3)) * number / (number.square() + FEW**2)
 
 
+def attended(
+    query: Tensor, key: Tensor, strict: Tensor, bias: Tensor, value: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Return softmax(bias - strict |query - key|^2 + mask) @ value: (N, HW, 5).
+
+    query: (N, HW, C); key: (N, K, C); strict, bias: (N, K, 1); value: (N, K + 1, 5), the last for a score of 0;
+    mask: (N, HW, K). The score is a product of two vectors, so that PyTorch's attention kernels apply.
+    """
+    one = torch.ones_like(query[..., :1])
+    query = torch.cat([2 * query, squared(query), one], -1)  # (N, HW, C + 2)
+    key = F.pad(torch.cat([strict * key, -strict, bias - strict * squared(key)], -1), (0, 0, 0, 1))
+    value = F.pad(value, (0, key.shape[-1] - 5))
+    mask = None if mask is None else F.pad(mask, (0, 1))[:, None]
+    parts = query[:, None], key[:, None], value[:, None]
+    return F.scaled_dot_product_attention(*parts, attn_mask=mask, scale=1.0)[:, 0, :, :5]
+
+
 class HintAttention(nn.Module):
     """Let every pixel attend to the hints and copy their colors, more from those that are near and look alike.
 
@@ -47,7 +69,8 @@ class HintAttention(nn.Module):
     sum_k w_pk [h_k - ab_k + c (ab_k - ab_p)], between the hint's correction (c = 0) and its color (c = 1), plus the
     weight of the empty slot times the photo's `cast`. beta, c, the reaches and the embedding are learned; t is fixed
     (SURPRISE), because a color loss would raise it too far. This is a joint bilateral filter (Tomasi and Manduchi
-    1998) written as attention.
+    1998) written as attention. Outside training, positions are compared along the photo: a hint reaches FARTHER, but
+    not across edges, see `detours`.
     channels: of the feature maps, which may have different sizes.
     """
 
@@ -77,6 +100,32 @@ class HintAttention(nn.Module):
         reach, alike, looks = (10 * self.knobs[2:]).exp()
         return torch.cat([embedding / looks, grid / reach, L / alike], 1)
 
+    def around_edges(
+        self, L: Tensor, query: Tensor, key: Tensor, strict: Tensor, bias: Tensor, value: Tensor
+    ) -> Tensor:
+        """Return what `attended` does, (HW, 5), for one photo L (H, W), positions being measured around its edges."""
+        reach = (10 * self.knobs[2]).exp()
+        longer, source, own = detours(L, key[:, -3:-1] * reach)
+        ways = F.interpolate(longer[None], L.shape, mode="bilinear")[0].flatten(1).T  # (HW, S)
+        looks, taken = torch.ones_like(key[0]), []
+        looks[-3:-1] = 0  # no straight distance
+        for part, way in zip(query.split(PIXELS), ways.split(PIXELS), strict=True):
+            far = torch.cdist(part[:, -3:-1], key[:, -3:-1]) + (way[:, source] - own).abs() / reach  # (P, K), reaches
+            mask = -strict.T * (far / FARTHER).square()
+            parts = part * looks, key * looks, strict, bias, value, mask
+            taken.append(attended(*(x[None] for x in parts))[0])
+        return torch.cat(taken)
+
+    @torch.no_grad()
+    def influence(self, features: Sequence[Tensor], L: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return how much a hint in each cell of a grid decides in each cell of it, from 0 to 1: (cells, cells).
+
+        features, L (1, 1, H, W): as in `forward`. Rows of the result are hints; they differ from the prediction as
+        hints typically do. Positions are compared straight: with longer ways around edges, places are chosen no better.
+        """
+        places = F.adaptive_avg_pool2d(self.places(features, L.float()), grid)[0].flatten(1).T  # (cells, width + 3)
+        return (10 * self.knobs[0] - STRICT * torch.cdist(places, places).square()).sigmoid()
+
     @torch.compiler.disable  # the number of hinted cells is only known at run time
     def forward(self, features: Sequence[Tensor], L: Tensor, ab: Tensor, hints: Tensor) -> Tensor:
         """Return what to add to ab (N, 2, H, W), from feature maps, L (N, 1, H, W) and hints (N, 3, H, W)."""
@@ -89,16 +138,17 @@ class HintAttention(nn.Module):
             cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
             count = self.slots or max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the fullest photo
             hinted, index = share.flatten(1).topk(count)  # (N, K)
-            found = cells.flatten(2).gather(2, index[:, None].expand(-1, cells.shape[1], -1)).mT  # (N, K, width + 9)
+            found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
+            found = torch.where(hinted[..., None] > 0, found, found[:, :1])  # empty slots lie where a hint is
             key, weight, value = found.split((places.shape[1], 1, 5), -1)
-            # the score as a product of two vectors, so that PyTorch's attention kernels apply; the last key is empty
-            query, one = places.flatten(2).mT, torch.ones_like  # (N, HW, width + 3)
-            query = torch.cat([2 * query, squared(query), one(query[..., :1])], -1)  # (N, HW, width + 5)
             strict = 1 + squared(value[..., :2]) / SURPRISE**2  # (N, K, 1)
             bias = bias + torch.where(hinted[..., None] > 0, weight.clamp(min=1e-6).log(), EMPTY)  # (N, K, 1)
-            key = F.pad(torch.cat([strict * key, -strict, bias - strict * squared(key)], -1), (0, 0, 0, 1))
             nothing = F.pad(cast(cells[:, -5:-3], share), (0, 3))  # (N, 5): the value of the empty slot
-            value = F.pad(torch.cat([value, nothing[:, None]], 1), (0, key.shape[-1] - 5))
-            taken = F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None], scale=1.0)[:, 0]
-            correction, own, weight = taken[..., :5].mT.unflatten(2, ab.shape[-2:]).split((2, 2, 1), 1)
+            value = torch.cat([value, nothing[:, None]], 1)
+            parts = places.flatten(2).mT, key, strict, bias, value
+            if self.training or self.slots:  # straight: shortest paths would slow each step, and no graph holds them
+                taken = attended(*parts)
+            else:
+                taken = torch.stack([self.around_edges(*one) for one in zip(L[:, 0], *parts, strict=True)])
+            correction, own, weight = taken.mT.unflatten(2, ab.shape[-2:]).split((2, 2, 1), 1)
             return correction + color * (own - weight * ab)

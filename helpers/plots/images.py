@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from helpers import workspace
 from helpers.color import ab_of, gray_rgb, rgb_to_L_ab
@@ -34,10 +35,20 @@ def finish(figure: Figure, name: str | None = None) -> display.Image:
     if figure.get_layout_engine() is None:
         figure.set_layout_engine("tight")
     figure.savefig(file := io.BytesIO(), format="png", dpi=110)
-    if name:
-        (workspace.folder("figures") / f"{name}.png").write_bytes(file.getvalue())
     plt.close(figure)  # or Jupyter shows it twice
-    return display.Image(file.getvalue())  # Jupyter would draw a Figure a second time
+    return _saved(file.getvalue(), name)
+
+
+def png(pixels: np.ndarray, name: str | None = None) -> display.Image:
+    """Return a picture, uint8 (H, W, 3), to display; save it as `figures/<name>.png` of the workspace if named."""
+    Image.fromarray(pixels).save(file := io.BytesIO(), "PNG", compress_level=1)
+    return _saved(file.getvalue(), name)
+
+
+def _saved(png: bytes, name: str | None) -> display.Image:
+    if name:
+        (workspace.folder("figures") / f"{name}.png").write_bytes(png)
+    return display.Image(png)  # Jupyter would draw a Figure a second time
 
 
 def grid(rows: list[list], titles: Texts = None, labels: Texts = None, width: float = 1.7) -> Figure:
@@ -63,6 +74,12 @@ def fill_grid(figure: Figure | SubFigure, rows: list[list], titles: Texts = None
                 axis.set_title(titles[j], fontsize=9)
             if labels and j == 0:
                 axis.set_ylabel(labels[i], fontsize=9)
+
+
+def montage(rows: list[Tensor], gap: int = 2) -> np.ndarray:
+    """Return rows of photos (N, 3, H, W), uint8 or in [0, 1], as one picture (H, W, 3) in [0, 1]; a fast `grid`."""
+    shown = torch.cat([(row.float() / 255 if row.dtype == torch.uint8 else row).cpu() for row in rows])
+    return make_grid(shown, nrow=len(rows[0]), padding=gap, pad_value=1.0).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def photos(tensor: Tensor, titles: Texts = None, columns: int = 8, name: str | None = None) -> display.Image:

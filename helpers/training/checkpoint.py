@@ -1,162 +1,155 @@
-"""Checkpoints: written beside the last one, and resumed only by a training with the same settings."""
+"""Checkpoints: one file, replaced whole, and resumed only by a training with the same settings."""
 
-import functools
+import dis
 import inspect
-import json
-import os
+import random
 import re
-import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from helpers.config import Config
 from helpers.files import write_atomically
 
-MARK = "settings.json"  # written last and deleted first: a folder that has it is complete
-CONFIGURED = ("seed", "precision", "batch_size", "schedule", "clip_norm", "ema_decay", "freeze_norms", "keep")
-CONFIGURED += ("encoder_weights", "val_photos", "beta1", "beta2")
-ARGUMENTS = ("epochs", "lr", "d_lr", "rise", "n_critic", "patience", "start")
-VERSION = 2  # of the settings
+CONFIGURED = ("seed", "precision", "schedule", "ema_decay", "encoder_weights")
+ARGUMENTS = ("epochs", "lr_warmup_steps", "batches_per_step", "keep", "patience", "burn_in", "start")
+ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")  # instructions that look up the name after a dot
 AGAIN = 'Give this one another name (run="..."), or start over with fit(restart=True), which archives the old.'
 
 
-def beside(folder: Path) -> Path:
-    """Return the folder in which the next checkpoint is written, before it replaces the last one."""
-    return folder.with_name(folder.name + ".new")
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Replace a checkpoint, so that there is always a whole one; raises OSError if the disk is full."""
+    new = path.with_name(path.name + ".new")
+    write_atomically(new, lambda temporary: torch.save(state, temporary))
+    if path.exists():
+        path.open("wb").close()  # what Drive replaces still fills its trash
+    new.replace(path)
 
 
-def write(folder: Path, accelerator: Accelerator, settings: dict[str, str]) -> None:
-    """Write the accelerator's state, every process calling this; raises OSError if the disk is full."""
-    new = beside(folder)
-    if accelerator.is_main_process:
-        discard(new)
-    accelerator.wait_for_everyone()
+def load(path: Path, settings: dict[str, str], run: str) -> dict[str, Any] | None:
+    """Return a checkpoint, None if there is none; raises ValueError for other settings, by name, or a damaged file."""
+    new = path.with_name(path.name + ".new")
+    path = new if new.exists() else path  # after a kill between emptying and replacing
+    if not path.exists():
+        return None
     try:
-        accelerator.save_state(new)
-        accelerator.wait_for_everyone()
-        for path in new.iterdir() if accelerator.is_main_process else ():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    except Exception as error:  # torch and safetensors raise their own errors for a full disk
-        raise OSError(
-            f"{new} cannot be written ({error}). Is the disk or Drive full? The last checkpoint is intact: make room "
-            "and run this again."
-        ) from error
-    if accelerator.is_main_process:
-        write_atomically(new / MARK, lambda path: path.write_text(json.dumps(settings), encoding="utf-8"))
-        (folder / MARK).unlink(missing_ok=True)
-        recover(folder)
-    accelerator.wait_for_everyone()
-
-
-def recover(folder: Path) -> None:
-    """Put a complete new checkpoint in the place of the last one; also after a kill in the middle of that."""
-    if not (folder / MARK).exists() and (beside(folder) / MARK).exists():
-        discard(folder)
-        beside(folder).rename(folder)
-
-
-def load(folder: Path, accelerator: Accelerator, settings: dict[str, str], run: str) -> None:
-    """Load a checkpoint into what is registered; raises ValueError for other settings, by name, or a damaged file."""
-    try:
-        then = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        pairs = {name: (then.get(name, "absent"), settings.get(name, "absent")) for name in settings | then}
-        differ = [f"{name}: {_short(old)} then, {_short(new)} now" for name, (old, new) in pairs.items() if old != new]
-        for file in folder.glob("custom_checkpoint_*"):  # accelerate would run code in them
-            torch.load(file, map_location="cpu", weights_only=True)
-        if not differ:
-            accelerator.load_state(folder)
+        if path.is_dir():
+            raise ValueError("an older version of this series wrote it")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        then = state["fingerprint"]
     except Exception as error:  # a damaged file can fail in any way
-        raise ValueError(f"The checkpoint {folder} cannot be read ({error}). {AGAIN}") from error
-    if differ:
+        raise ValueError(f"The checkpoint {path} cannot be read ({error}). {AGAIN}") from error
+    pairs = {name: (then.get(name, "absent"), settings.get(name, "absent")) for name in settings | then}
+    if differ := [f"{name}: {old} then, {now} now" for name, (old, now) in pairs.items() if old != now]:
         raise ValueError(f"Run {run!r} was begun with other settings ({'; '.join(differ)}). {AGAIN}")
+    return state
 
 
-def discard(folder: Path) -> None:
-    """Delete a folder of files, each truncated first: what Drive deletes still fills its trash."""
-    for path in folder.glob("*"):
-        path.open("wb").close()
-    shutil.rmtree(folder, ignore_errors=True)
+def random_states() -> dict[str, Any]:
+    """Return the states of this process's random number generators."""
+    name, numbers, *rest = np.random.get_state()
+    states = {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(), "python": random.getstate()}
+    return states | {"numpy": (name, numbers.tolist(), *rest)}
 
 
-def settings_of(trainer: Any) -> dict[str, str]:
-    """Return everything of a Trainer that must match before its run may resume, as text."""
-    found = {"version": VERSION} | {name: getattr(trainer.cfg, name) for name in CONFIGURED}
-    found |= {name: getattr(trainer, name) for name in ARGUMENTS}
-    for role, terms in (("term", trainer.terms), ("discriminator's term", trainer.d_terms)):
-        found |= {f"{role} {term.name}": f"{float(term.weight)} * {described(term.function)}" for term in terms}
-    found |= {name: described(getattr(trainer, name)) for name in ("augment", "optimizer", "task")}
-    for role, network in (("generator", trainer.raw_generator), ("discriminator", trainer.raw_discriminator)):
-        found[role] = f"{described(type(network))}, layers {digest(str(network))}"
-    found["learned weights"] = sum(p.numel() for p in trainer.raw_generator.parameters() if p.requires_grad)
-    found |= {"photo size": tuple(trainer.validation.shape[2:]), "photos": digest(trainer.photos.manifest.to_csv())}
-    found["processes"] = trainer.accelerator.num_processes
-    return {name: str(value) for name, value in found.items()}
+def set_random_states(states: dict[str, Any]) -> None:
+    """Set the states that `random_states` returned."""
+    torch.set_rng_state(states["torch"])
+    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
 
 
-def digest(text: str) -> str:
-    """Return a short hash of a text."""
-    return sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
+def fingerprint(trainer: Any) -> dict[str, str]:
+    """Return everything of a Trainer that must match before its run may resume, as text by name."""
+    batches, known = trainer.batches, [trainer.accelerator, trainer.photos, trainer.batches]
+    things = {name: getattr(trainer.cfg, name) for name in CONFIGURED}
+    things |= {name: getattr(trainer, name) for name in ARGUMENTS}
+    things |= {"batch_size": batches.batch_size, "photo size": tuple(batches.photos.shape[2:])}
+    things |= {"photos": digest(trainer.photos.manifest.to_csv()), "processes": trainer.accelerator.num_processes}
+    for name, (network, optimizer) in trainer.networks.items():
+        raw = trainer.unwrapped[name]
+        known += [network, raw, optimizer]
+        learned = sum(p.numel() for p in raw.parameters() if p.requires_grad)
+        things |= {name: (f"{learned} learned weights", digest(str(raw))), f"{name}'s class": type(raw)}
+        things |= {f"{name}'s optimizer": type(optimizer.optimizer)}
+        for i, group in enumerate(optimizer.param_groups):
+            values = {key: value for key, value in group.items() if key not in ("params", "initial_lr")}
+            values["lr"] = group.get("initial_lr", group["lr"])
+            things |= {f"{name}'s {key}" + f" ({i})" * (i > 0): value for key, value in values.items()}
+    things |= {"augment": batches.augment, "step": trainer.step, "validate": trainer.validate}
+    found, seen = {}, {id(each): ("described elsewhere", each) for each in known}
+    for name, thing in things.items():
+        describe(name, thing, found, seen)
+    return found
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:40]}... ({digest(text)})"
+def digest(content: Any) -> str:
+    """Return a short hash of bytes, or of how something prints."""
+    return sha256(content if isinstance(content, bytes) else repr(content).encode()).hexdigest()[:12]
 
 
-def described(thing: Any, seen: tuple = ()) -> str:
-    """Return a text that changes with what a function, class, module or other object of a cell does.
+def describe(name: str, thing: Any, found: dict[str, str], seen: dict[int, tuple[str, Any]]) -> None:
+    """Add to `found` what decides what a function, class or object of a notebook does, each thing by its name.
 
-    What a library defines is described as it prints; the rest by a name and a hash of the source, the values that the
-    source uses, and the fields of an object. Not noticed: weights, fields of layers within a network that it does not
-    print, properties of a notebook's class, and what happens inside a library.
+    A function is its code, without comments, and the values that it uses, in turn: a `step` that uses `cfg.lambda_l1`
+    adds "step.cfg.lambda_l1". Of a library's things only how they print is known, of tensors a hash. Not noticed:
+    weights, fields of layers that a network does not print, and what happens inside a library.
     """
-    if isinstance(thing, Config) or inspect.ismodule(thing):
-        return getattr(thing, "__name__", "the configuration, which is compared field by field")
-    if isinstance(thing, functools.partial):
-        thing = [thing.func, thing.args, thing.keywords]
-    if isinstance(thing, (set, frozenset)):
-        thing = sorted(thing, key=repr)  # each kernel has another order
-    if isinstance(thing, (list, tuple, dict)):
-        items = thing.items() if isinstance(thing, dict) else thing
-        return f"[{', '.join(described(item, seen) for item in items)}]"
+    if id(thing) in seen:  # functions may call each other
+        found[name] = seen[id(thing)][0]
+        return
+    found[name], parts = _described(thing)
+    if parts:
+        seen[id(thing)] = f"the same as {name}", thing  # kept alive, so that no other gets its number
+    for key, part in parts.items():
+        describe(f"{name}.{key}", part, found, seen)
+
+
+def _described(thing: Any) -> tuple[str, dict[str, Any]]:
+    """Return the text for a thing itself, and its parts by name."""
     kind = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
-    if hasattr(thing, "tolist") and kind is not thing:  # a tensor or an array
-        return f"{kind.__name__} {digest(str(thing.tolist()))}"
-    if not _own(kind) or id(thing) in seen:
-        return re.sub(" at 0x[0-9a-f]+", "", repr(thing))  # without addresses in memory
-    return f"{kind.__qualname__} {digest(described(_parts(thing), (*seen, id(thing))))}"
-
-
-def _own(kind: Any) -> bool:
-    return str(kind.__module__).split(".")[0] in ("__main__", "helpers")
-
-
-def _parts(thing: Any) -> list[Any]:
-    """Return what decides how an object of a notebook or of the helpers behaves."""
+    if isinstance(thing, (list, tuple, dict)):
+        return f"{len(thing)} things", thing if isinstance(thing, dict) else dict(enumerate(thing))
+    if isinstance(thing, (Tensor, np.ndarray)):
+        return f"values {digest(torch.as_tensor(thing).detach().cpu().float().numpy().tobytes())}", {}
+    if str(kind.__module__).split(".")[0] not in ("__main__", "helpers"):  # a library's, or a plain value
+        listed = sorted(thing, key=repr) if isinstance(thing, (set, frozenset)) else thing  # the order changes
+        return getattr(thing, "__name__", re.sub(" at 0x[0-9a-f]+", "", repr(listed))), {}
     if inspect.isfunction(thing):
-        text = inspect.getsource(thing)
-        names = [name for name in sorted(_names(thing.__code__)) if re.search(rf"(?<![.\w]){name}\b", text)]
-        used = {name: thing.__globals__[name] for name in names if name in thing.__globals__}  # and no p.name
-        return [text, used, inspect.getclosurevars(thing).nonlocals, thing.__defaults__, thing.__kwdefaults__]
+        return _function(thing)
     if inspect.ismethod(thing):
-        return [thing.__func__, thing.__self__]
+        return "method", {"function": thing.__func__, "of": thing.__self__}
     if inspect.isclass(thing):
-        kinds = [each for each in thing.__mro__ if _own(each)]
-        try:
-            return [inspect.getsource(each) for each in kinds]
-        except OSError:  # of a notebook's class only the functions can be looked up
-            return [[value for value in vars(each).values() if inspect.isfunction(value)] for each in kinds]
+        own = {key: getattr(value, "fget", getattr(value, "__func__", value)) for key, value in vars(thing).items()}
+        parts = {key: value for key, value in own.items() if inspect.isfunction(value) or key[:2] != "__"}
+        return "class", parts | {f"parent {i}": parent for i, parent in enumerate(thing.__bases__)}
     hidden = {*vars(nn.Module()), "_compiled_call_impl"} if isinstance(thing, nn.Module) else {}
-    fields = {name: value for name, value in vars(thing).items() if name not in hidden}
-    return [type(thing), fields, str(thing) if hidden else ""]
+    fields = {key: value for key, value in vars(thing).items() if key not in hidden}
+    return digest(str(thing)) if hidden else kind.__name__, {"class": kind} | fields
 
 
-def _names(code: CodeType) -> set[str]:
-    """Return the names that a function's code uses, in functions within it too."""
-    return set(code.co_names).union(*(_names(inner) for inner in code.co_consts if inspect.iscode(inner)))
+def _function(function: Callable) -> tuple[str, dict[str, Any]]:
+    """Return a function's code as a hash, and the values that it uses by name; of a configuration, its fields."""
+    codes = [function.__code__]
+    for code in codes:  # which grows by the functions within it
+        codes += filter(inspect.iscode, code.co_consts)
+    orders = [order for code in codes for order in dis.get_instructions(code)]
+    names = {order.argval for order in orders if order.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    parts = {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}
+    parts |= inspect.getclosurevars(function).nonlocals
+    for name in [name for name, value in parts.items() if isinstance(value, Config)]:
+        values, pairs = asdict(parts.pop(name)), zip(orders, orders[1:], strict=False)
+        used = {after.argval for each, after in pairs if each.argval == name and after.opname in ATTRIBUTES}
+        parts |= {f"{name}.{field}": values[field] for field in sorted(used & values.keys() or values)}
+    texts = [each for code in codes for each in code.co_consts if each != function.__doc__ and not inspect.iscode(each)]
+    constants = [sorted(each, key=repr) if isinstance(each, frozenset) else each for each in texts]
+    text = digest(([(code.co_code, code.co_names) for code in codes], constants))
+    parts |= {f"default {i}": value for i, value in enumerate(function.__defaults__ or ())}
+    return f"code {text}", parts | (function.__kwdefaults__ or {})

@@ -21,11 +21,8 @@ def collapse_warnings(row: dict[str, float]) -> list[str]:
     """Return a sentence for each thing that went wrong in an epoch; row: an epoch of the history."""
     real, fake = row.get("D accuracy (real)", 0.5), row.get("D accuracy (fake)", 0.5)
     gray = "D accuracy (real)" in row and row.get("val colorfulness", 1) < 0.1 * row.get("val truth", 1)
-    won = (
-        "the discriminator has won (over 99% right), so the generator learns little from it. Lower d_lr, or raise the "
-        "weight of the color loss."
-    )
-    stuck = "the discriminator gives one answer for everything. Lower d_lr, and start over (restart=True)."
+    won = "the discriminator is right in over 99%, so the generator learns little from it. Lower discriminator_lr."
+    stuck = "the discriminator gives one answer for everything. Lower discriminator_lr, and start over (restart=True)."
     pale = "the photos are gray: under 10% of the truth's colorfulness. Lower the weight of the color loss."
     found = {won: min(real, fake) > 0.99, stuck: min(real, fake) < 0.05, pale: gray}
     return [sentence for sentence, is_so in found.items() if is_so]

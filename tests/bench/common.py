@@ -1,11 +1,14 @@
-"""What the benches share: photos, tables as Markdown, the name of the machine, the memory of a process."""
+"""What the benches share: photos, tables as Markdown, the name of the machine, measurements in their own process."""
 
 import datetime
+import json
 import os
 import platform
 import re
-import resource
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,34 +42,13 @@ def kodak_squares(size: int) -> Tensor | None:
     return torch.stack(squares) if squares else None
 
 
-def squares(count: int, size: int) -> Tensor:
-    """Return different squares cut from scikit-image's photos, always the same: uint8 (count, 3, size, size)."""
-    photos, random, cut = photos_of_skimage(), np.random.default_rng(0), []
-    for i in range(count):
-        photo = photos[i % len(photos)]
-        side = int(random.integers(min(size, 250), min(photo.shape[:2])))
-        top, left = (int(random.integers(0, length - side + 1)) for length in photo.shape[:2])
-        cut.append(cv2.resize(photo[top : top + side, left : left + side], (size, size)))
-    return torch.from_numpy(np.stack(cut)).permute(0, 3, 1, 2)
-
-
-def write_photos(folder: Path | str, photos: Tensor, ending: str = "jpg") -> list[Path]:
-    """Write photos, uint8 (N, 3, H, W), into a folder; return their paths."""
-    paths = [Path(folder) / f"image{i:04d}.{ending}" for i in range(len(photos))]
-    for path, photo in zip(paths, photos, strict=True):
-        cv2.imwrite(str(path), photo.permute(1, 2, 0).numpy()[..., ::-1])
+def write_photos(folder: Path | str, count: int, size: int, ending: str = "png") -> list[Path]:
+    """Write square photos of soft colored patches, each different and always the same; return their paths."""
+    paths, random = [Path(folder) / f"image{i:04d}.{ending}" for i in range(count)], np.random.default_rng(0)
+    for path in paths:
+        patches = random.integers(0, 256, (8, 8, 3), np.uint8)
+        cv2.imwrite(str(path), cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC))
     return paths
-
-
-class Photos:
-    """A prepared set in memory, for the trainer: all photos are for training, the first 16 also for validation."""
-
-    def __init__(self, photos: Tensor):
-        self.photos, self.manifest = photos, pd.DataFrame({"name": range(len(photos))})
-
-    def load(self, split: str, limit: int | None = 2000) -> Tensor:
-        """Return photos, uint8 (N, 3, H, W)."""
-        return self.photos[:limit] if split == "train" else self.photos[:16]
 
 
 def as_markdown(rows: dict[str, dict] | pd.DataFrame, digits: int = 3) -> str:
@@ -88,14 +70,16 @@ def machine() -> str:
     versions = f"PyTorch {torch.__version__}, {datetime.date.today()}"
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {versions}"
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", info.read_text()) if info.exists() else []
-    return f"{torch.get_num_threads()} threads of {names[0] if names else platform.machine()}, {versions}"
+    names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) or [platform.machine()]
+    return f"{torch.get_num_threads()} threads of {names[0]}, {versions}"
+
+
+def in_process(file: Path | str, *arguments: str) -> Any:
+    """Run a Python file in a process of its own, which has its own peak memory; return the JSON that it prints last."""
+    done = subprocess.run([sys.executable, file, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory() -> float:
-    """Return the most memory that this process has held, in GB; what the process that started it held is not in it."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+    """Return the most memory that this process has held, in GB, on Linux."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e9

@@ -1,29 +1,39 @@
 """`make hints-bench`: what color hints add and where they reach, for the last generator with hints, else for the box.
 
-Beside gray and a baseline without a network. Test photos of the run, and Kodak24 where KODAK24 names its folder.
+Beside gray and a baseline without a network; and what is gained where the model asks. Test photos of the run, and
+Kodak24 where KODAK24 names its folder. The asking is also measured on 60 photos of the folder LANDSCAPES, and on two
+of each kind that `make box PHOTOS=folder` held out.
 """
 
+import os
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
-from common import as_markdown, kodak_squares, machine
+from common import as_markdown, kodak_squares, machine, paths_in
 from measures import hint_curve
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from skimage.segmentation import felzenszwalb
+from tools import train_box
 from torch import Tensor, nn
 
-from helpers.color import L_ab_to_rgb, rgb_to_L_ab
+from helpers.color import L_ab_to_rgb, ab_of, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.hint_squares import fixed_hints, fixed_squares, hints_of
+from helpers.data.hint_squares import Squares, fixed_hints, fixed_squares, hints_of
+from helpers.data.photos import center_square, read_rgb
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.user_hints import Hint
+from helpers.inference.suggestions import questions
+from helpers.inference.user_hints import Hint, suggest_colors
 from helpers.runs import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 CHROMA = 40 / 128  # of the hints on composites
+ASKED = (1, 2, 5, 10)  # hints where the model asks
+SIDE = 6  # pixels of a hint
 
 
 @torch.no_grad()
@@ -86,6 +96,120 @@ def reach(generator: nn.Module, photos: Tensor) -> dict[str, float]:
     }
 
 
+def places(colorizer: Colorizer, photos: Tensor, count: int = 10) -> dict[str, list[Squares]]:
+    """Return squares on photos, always the same: anywhere, most near the center as people click, where it asks."""
+    size, chance = photos.shape[-1], torch.Generator().manual_seed(1)
+    table = fixed_squares(len(photos), photos.shape[-2:], count, SIDE)[["top", "left", "side"]].to_numpy()
+    center = 0.5 + 0.2 * torch.randn(len(photos), count, 2, generator=chance)
+    found = [questions(colorizer, photo, count) for photo in photos.permute(0, 2, 3, 1).numpy()]
+
+    def _squares(centers):
+        corners = (torch.tensor(centers) - SIDE / 2).round().clamp(0, size - SIDE).int().tolist()
+        return [(top, left, SIDE) for top, left in corners]
+
+    return {
+        "random": [[tuple(row) for row in rows.tolist()] for rows in np.split(table, len(photos))],
+        "near the center": [_squares((size * each).tolist()) for each in center],
+        "asked": [_squares([(one.y, one.x) for one in each]) for each in found],
+    }
+
+
+def gains(generator: nn.Module, photos: Tensor, squares: list[Squares]) -> Tensor:
+    """Return the dB that true colors of each photo's first squares add, for the counts ASKED: (4, photos)."""
+    ab, truth = ab_of(photos) / 128, photos.float() / 255
+
+    def _psnr(count):
+        hints = hints_of(ab, [each[:count] for each in squares])
+        return metrics.psnr(metrics.colorize_all(generator, photos, hints=hints).float() / 255, truth)
+
+    return torch.stack([_psnr(count) for count in ASKED]) - _psnr(0)
+
+
+def hit_rates(colorizer: Colorizer, photos: Tensor, each: int = 40) -> dict[str, float]:
+    """Return the share of random places where one of 1, 3, 5 likely colors lies within 10 CIE units of the true one.
+
+    Vivid places are those of a chroma over 40 units.
+    """
+    random, rows, vivid = np.random.default_rng(0), [], []
+    for photo in photos.permute(0, 2, 3, 1).numpy():
+        colored, true = colorizer(photo), ab_of(torch.from_numpy(photo).permute(2, 0, 1)[None])[0]
+        for y, x in random.integers(0, len(photo), (each, 2)):
+            found = suggest_colors(colorizer.generator, photo, colored, x, y)[:5]
+            rgb = torch.tensor([[*bytes.fromhex(color[1:])] for color in found], dtype=torch.uint8)
+            hit = (ab_of(rgb[..., None, None])[..., 0, 0] - true[:, y, x]).norm(dim=1) < 10
+            rows.append([hit[:count].any().item() for count in (1, 3, 5)])
+            vivid.append(true[:, y, x].norm() > 40)
+    rows, vivid = np.array(rows), np.array(vivid)
+    names = ("1 color", "3 colors", "5 colors")
+    return dict(zip(names, rows.mean(0), strict=True)) | {"5 colors, vivid places": rows[vivid, 2].mean()}
+
+
+def segment(photo: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
+    """Return the mask of one of a photo's segments of 3 to 25% of it, if there is one (Felzenszwalb et al. 2004)."""
+    labels = felzenszwalb(photo, scale=200, sigma=0.8, min_size=100)
+    share = np.bincount(labels.ravel()) / labels.size
+    fitting = np.flatnonzero((share > 0.03) & (share < 0.25))
+    return labels == random.choice(fitting) if len(fitting) else None
+
+
+@torch.no_grad()
+def recall_and_spill(generator: nn.Module, photos: Tensor, count: int) -> Tensor:
+    """Return which share of a segment takes its hints' color, and which share of the change lies outside: (2, photos).
+
+    The hints, of any hue, lie deep in the segment and far from each other; taken is more than half of the way to their
+    color, outside is over two pixels away.
+    """
+    random, found = np.random.default_rng(0), []
+    for photo in photos:
+        if (mask := segment(photo.permute(1, 2, 0).numpy(), random)) is None:
+            continue
+        free, squares = mask.copy(), []
+        for _ in range(count):
+            y, x = np.unravel_index(distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1].argmax(), mask.shape)
+            squares.append((max(0, y - SIDE // 2), max(0, x - SIDE // 2), SIDE))
+            free[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12] = False
+        angle = torch.tensor(random.random() * 2 * np.pi)
+        wanted = CHROMA * torch.stack([angle.cos(), angle.sin()]).view(1, 2, 1, 1)
+        L = rgb_to_L_ab(photo[None].float() / 255)[0]
+        before = generator(L).float()
+        hints = hints_of(wanted.expand_as(before), [squares])
+        change, need = (generator(L, hints).float() - before)[0], (wanted - before)[0]
+        taken = (change * need).sum(0) / need.square().sum(0).clamp(min=1e-6) > 0.5
+        size, outside = change.norm(dim=0), torch.from_numpy(~binary_dilation(mask, iterations=2))
+        found.append([taken[torch.from_numpy(mask)].float().mean().item(), (size[outside].sum() / size.sum()).item()])
+    return torch.tensor(found).T
+
+
+def with_error(values: Tensor) -> str:
+    """Return a mean with its standard error."""
+    return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
+
+
+def asking(generator: nn.Module, photos: Tensor) -> None:
+    """Print what asking, likely colors and hints on whole objects bring."""
+    colorizer = Colorizer(generator, "fp32")
+    table = {name: gains(generator, photos, squares) for name, squares in places(colorizer, photos).items()}
+    table["asked - random"] = table["asked"] - table["random"]
+    rows = {name: dict(zip(ASKED, map(with_error, gain), strict=True)) for name, gain in table.items()}
+    print(f"\ngain in dB by number of hints\n\n{as_markdown(rows)}")
+    print(f"\nlikely colors within 10 CIE units\n\n{as_markdown({'share of places': hit_rates(colorizer, photos)}, 2)}")
+    objects = {count: map(with_error, recall_and_spill(generator, photos, count)) for count in (1, 3)}
+    rows = {f"{count} hints": dict(zip(("recall", "spill"), pair, strict=True)) for count, pair in objects.items()}
+    print(f"\nsegments\n\n{as_markdown(rows)}", flush=True)
+
+
+def varied() -> dict[str, Tensor]:
+    """Return photos to ask about that a network of the box's recipe has not seen, where their folders are named."""
+    squares = [center_square(read_rgb(path), train_box.SIZE) for path in paths_in("LANDSCAPES")[::3][:60]]
+    found = {"landscapes": torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)} if squares else {}
+    if folder := os.environ.get("PHOTOS"):
+        photos, sources = train_box.pack(Path(folder))
+        held_out = train_box.divide(sources)[0]
+        two = np.concatenate([held_out[sources[held_out] == name][:2] for name in np.unique(sources[held_out])])
+        found["photos of all kinds"] = train_box.squares_of(photos[two])
+    return found
+
+
 def answer_time(generator: nn.Module, repeats: int = 9) -> float:
     """Return the median seconds for one more hint on a photo of 255 px, the network at 255 px."""
     colorizer, photo, times = Colorizer(generator), np.full((255, 255), 120, np.uint8), []
@@ -114,6 +238,10 @@ def main() -> None:
         rows = {"hinted pixels are off by, CIE units, median": error.median().item()}
         rows |= {"... 95%": error.quantile(0.95).item()} | reach(generator, photos)
         print("\n" + "\n".join(f"- {what}: {value:.2f}" for what, value in rows.items()))
+    for name, photos in (varied() | {"Kodak24": kodak_squares(cfg.size)}).items():
+        if photos is not None:
+            print(f"\n{len(photos)} {name}")
+            asking(generator, photos)
     print(f"\none more hint, photo and network at 255 px: {answer_time(generator):.2f} s")
 
 

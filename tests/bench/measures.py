@@ -8,33 +8,26 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
-from helpers.color import rgb_to_L_ab
 from helpers.data.hint_squares import fixed_hints, fixed_squares
 from helpers.evaluation import metrics
-from helpers.inference.steadying import warp
 
 SHOWN = 80 / 128  # ab beyond which a histogram has one bin for all
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-KNOWN = {"cv2": cv2, "np": np, "torch": torch, "metrics": metrics, "rgb_to_L_ab": rgb_to_L_ab, "warp": warp}
 
 
 def taught(lesson: str, *names: str) -> list[Callable]:
-    """Return functions that the cells of a notebook define; they may use one another and the names of KNOWN.
-
-    Raises KeyError if the notebook does not define them.
-    """
-    scope, cells = dict(KNOWN), json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
-    for source in ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]:
-        if any(f"def {name}(" in source for name in names):  # other cells may hold what is no Python
-            parts = [part for part in ast.parse(source).body if getattr(part, "name", None) in names]
-            exec(compile(ast.Module(parts, []), lesson, "exec"), scope)
+    """Return functions that the cells of a notebook define, which may use one another and what it imports."""
+    scope, cells = {}, json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
+    setup, *sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    for part in [part for source in sources for part in ast.parse(source).body]:
+        if isinstance(part, (ast.Import, ast.ImportFrom)) or getattr(part, "name", None) in names:
+            exec(compile(ast.Module([part], []), lesson, "exec"), scope)
     return [scope[name] for name in names]
 
 
@@ -63,23 +56,6 @@ def hint_curve(
     curve = pd.DataFrame(rows).T.rename_axis("hints")
     curve.insert(1, "gain", curve["network"] - curve["network"].iloc[0])
     return curve
-
-
-def checkerboard(photos: Tensor) -> float:
-    """Return how much ab alternates from pixel to pixel, in CIE units: x for a pattern of -x, x, -x.
-
-    photos: uint8 (N, 3, H, W). The mean over the half of the pixels whose lightness alternates least. Transposed
-    convolutions cause such a pattern (Odena et al. 2016); compare with the value of true photos.
-    """
-
-    def _alternation(maps):
-        rows, columns = maps.diff(n=2, dim=-2)[..., 1:-1], maps.diff(n=2, dim=-1)[..., 1:-1, :]
-        return ((rows.abs() + columns.abs()) / 8).norm(dim=1)
-
-    L, ab = rgb_to_L_ab(photos.float() / 255)
-    uneven, changes = _alternation(L).flatten(1), _alternation(ab * 128).flatten(1)
-    even = uneven <= uneven.median(dim=1, keepdim=True).values
-    return ((changes * even).sum(1) / even.sum(1)).mean().item()
 
 
 def color_change(colors: Sequence[np.ndarray], gaps: Sequence[int] = (1, 2, 4), bins: int = 64) -> float:

@@ -5,127 +5,99 @@ On Kodak24 where KODAK24 names its folder, else on the run's test photos. ST-LPI
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from importlib.util import find_spec
 
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, kodak, machine, peak_memory
+from common import as_markdown, in_process, kodak, machine, peak_memory
 from measures import detail
-from tools.train_enlarger import compress
+from tools.train_box import compress
 from torch import Tensor, nn
 
-from helpers.color import gray_rgb, rgb_to_L_ab
+from helpers.color import gray_rgb, rgb_to_L_ab, to_8bit
 from helpers.config import Config
 from helpers.data import dataset
 from helpers.evaluation import metrics
 from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, Run, load_network, runs
-from helpers.training.losses import Perceptual
-from helpers.training.tasks import SuperResolution
 
 SIZES = (1, 4, 16)  # megapixels of the result
+BLUR, NOISE = K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), K.RandomGaussianNoise(std=0.03, p=1.0)
 
 
-def judges() -> dict[str, Callable]:
-    """Return perceptual distances of gray photos (1, 3, H, W) in [0, 1], by name."""
-    untrained = Perceptual(None)
-    found: dict[str, Callable] = {untrained.name: untrained}
-    try:
-        from stlpips_pytorch import stlpips
-    except ImportError:
-        return found
-    judge = stlpips.LPIPS(net="alex", variant="shift_tolerant").eval()
-    return found | {"ST-LPIPS": lambda a, b: judge(a * 2 - 1, b * 2 - 1)}
-
-
-def photos_of(run: Run | None) -> tuple[list[Tensor], str]:
-    """Return Kodak24 or the test photos of a run, uint8 (3, H, W) with sides that 4 divides, and their name."""
+def photos_of(run: Run | None) -> list[Tensor]:
+    """Return Kodak24 or the test photos of a run, uint8 (3, H, W) with sides that 4 divides."""
     if truths := kodak():
-        return [torch.from_numpy(rgb).permute(2, 0, 1) for rgb in truths], "photos of Kodak24"
+        return [torch.from_numpy(rgb).permute(2, 0, 1) for rgb in truths]
     cfg = run.agree(Config.from_profile()) if run else Config.from_profile()
-    return list(dataset.originals(dataset.prepare(cfg), cfg.original_size).load("test")), "test photos"
+    return list(dataset.originals(dataset.prepare(cfg), cfg.original_size).load("test"))
+
+
+def small_of(gray: Tensor) -> Tensor:
+    """Return gray photos (N, 3, H, W) in [0, 1] reduced to a quarter, in 8 bits."""
+    return to_8bit(bicubic(gray, 1 / 4))
+
+
+def damaged(gray: Tensor) -> Tensor:
+    """Return them blurred, saved as JPEG, reduced, noisy and saved once more, as in notebook 09; always the same."""
+    torch.manual_seed(0)
+    chance = np.random.RandomState(0)
+    small = bicubic(compress(BLUR(gray), chance), 1 / 4)
+    return compress(NOISE(small).clamp(0, 1), chance).expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()
-def score(enlarge: Callable[[Tensor], Tensor], photos: list[Tensor], known: dict[str, Callable]) -> pd.Series:
-    """Return the mean scores of enlargements; `enlarge(L)` returns the large L of a small L (1, 1, h, w)."""
+def score(network: nn.Module, photos: list[Tensor], reduce: Callable, judge: Callable | None) -> dict[str, float]:
+    """Return the mean scores of a network's enlargements of photos that `reduce` has made small."""
     rows = []
     for photo in photos:
         truth = gray_rgb(rgb_to_L_ab(photo[None].float() / 255)[0])
-        small = (bicubic(truth, 1 / 4).clamp(0, 1) * 255).round() / 255
-        large = enlarge(rgb_to_L_ab(small)[0]).float().cpu()
-        ours = (gray_rgb(large) * 255).round() / 255
-        row = metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours), "of truth": detail(truth)}
-        rows.append(row | {name: judge(ours, truth).item() for name, judge in known.items()})
-    table = pd.DataFrame(rows).mean()
-    table["detail, % of truth's"] = 100 * table.pop("detail") / table.pop("of truth")
-    return table
+        ours = to_8bit(gray_rgb(network.eval()(rgb_to_L_ab(reduce(truth))[0]).float()))
+        row = metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours) / detail(truth)}
+        rows.append(row | ({"ST-LPIPS": judge(ours * 2 - 1, truth * 2 - 1).item()} if judge else {}))
+    return pd.DataFrame(rows).mean().to_dict()
 
 
-@torch.no_grad()
-def damaged(network: nn.Module, photos: list[Tensor]) -> pd.Series:
-    """Return the mean PSNR and SSIM on photos damaged as in notebook 09, in the same way for each network."""
-
-    def _jpeg(small):
-        return compress(small, np.random.RandomState(0))
-
-    before = [K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), _jpeg]
-    task, tables = SuperResolution("superres", before, [K.RandomGaussianNoise(std=0.03, p=1.0), _jpeg]), []
-    for shape in sorted({tuple(photo.shape) for photo in photos}):
-        alike = torch.stack([photo for photo in photos if tuple(photo.shape) == shape])
-        tables.append(task.measure(task.outputs(network.eval(), alike, "cpu"), alike, None, "cpu"))
-    return pd.concat(tables)[["PSNR", "SSIM"]].mean()
-
-
-def cost(path: Path, megapixels: float) -> dict[str, float]:
-    """Return seconds and peak memory of a process that enlarges so much, and by how much tiles differ."""
-    command = [sys.executable, __file__, "cost", str(path), str(megapixels)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-
-
-def one_cost(path: str, megapixels: float) -> None:
-    """Enlarge random pixels, and print what `cost` returns."""
+def cost(path: str, megapixels: float) -> dict[str, float]:
+    """Enlarge random pixels; return seconds and this process's peak memory."""
     side = round((megapixels * 1e6) ** 0.5 / 4)
     photo, enlarger = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8), Enlarger(path)
     began = time.perf_counter()
-    large = enlarger(photo)
-    seconds, peak = time.perf_counter() - began, peak_memory()
-    off = np.abs(large.astype(int) - enlarger(photo, tile=side)).max() if side <= 512 else float("nan")
-    print(json.dumps({"pixels on a side": 4 * side, "seconds": seconds, "GB": peak, "off by": float(off)}))
+    enlarger(photo)
+    return {"pixels on a side": 4 * side, "seconds": time.perf_counter() - began, "GB": peak_memory()}
 
 
 def main() -> None:
     """Measure, and print tables as Markdown."""
-    trained = [run for run in runs() if run.file("superres").exists()]
-    run = trained[-1] if trained else None
-    files = {"L1": run.file("superres"), "GAN": run.file("superres_gan")} if run else {}
-    files["the box"] = BOX / "superres.safetensors"
-    weights = {name: path for name, path in files.items() if path.exists()}
-    if not weights:
-        sys.exit("no network for super-resolution: run notebook 09_super_resolution first")
-    photos, name = photos_of(run)
-    networks: dict[str, nn.Module] = {"bicubic": SRResNet(1)}
-    networks |= {title: load_network(path) for title, path in weights.items()}
-    known = judges()
-    rows = {title: score(network.eval(), photos, known).to_dict() for title, network in networks.items()}
-    print(f"{machine()}\n\n{len(photos)} {name}, x4, luma Y\n\n{as_markdown(rows)}")
-    if run and (repair := Run(f"{run.name} damaged")).file("superres").exists():
-        networks["trained on damaged ones"] = repair.load("superres")
-    rows = {title: damaged(network, photos).to_dict() for title, network in networks.items()}
-    print(f"\nthe same photos, damaged\n\n{as_markdown(rows)}\n\ntiles\n")
-    path = next(iter(weights.values()))
-    print(as_markdown({f"{size} megapixels": cost(path, size) for size in SIZES}))
+    run = next((run for run in reversed(runs()) if run.file("superres").exists()), None)
+    files = {"the box": BOX / "superres.safetensors"}
+    if run:
+        files |= {"L1": run.file("superres"), "GAN": run.file("superres_gan")}
+        files |= {"trained on damaged ones": Run(f"{run.name} damaged").file("superres")}
+    networks = {name: load_network(path) for name, path in files.items() if path.exists()}
+    photos, judge = photos_of(run), None
+    if find_spec("stlpips_pytorch"):
+        from stlpips_pytorch import stlpips
+
+        judge = stlpips.LPIPS(net="alex", variant="shift_tolerant").eval()
+    print(f"{machine()}\n\n{len(photos)} photos, x4, luma Y; detail: a share of the truth's")
+    for title, reduce in (("clean", small_of), ("damaged", damaged)):
+        rows = {
+            name: score(each, photos, reduce, judge) for name, each in ({"bicubic": SRResNet(1)} | networks).items()
+        }
+        print(f"\n{title}\n\n{as_markdown(rows)}")
+    costs = {f"{size} megapixels": in_process(__file__, str(files["the box"]), str(size)) for size in SIZES}
+    print(f"\ntiles\n\n{as_markdown(costs)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["cost"]:
-        one_cost(sys.argv[2], float(sys.argv[3]))
+    if sys.argv[1:]:
+        print(json.dumps(cost(sys.argv[1], float(sys.argv[2]))))
     else:
         main()

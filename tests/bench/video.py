@@ -21,13 +21,14 @@ import torch
 from common import as_markdown, kodak, machine, paths_in, peak_memory, photos_of_skimage
 from measures import color_change, pan, warping_error
 
+from helpers.apps import film_job
+from helpers.apps.film_job import colorize_film, predict_frames
+from helpers.apps.film_reader import Film, find_cuts
+from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
 from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.evaluation.metrics import psnr
-from helpers.inference import steadying
 from helpers.inference.colorizer import Colorizer, render
-from helpers.inference.film import Film, find_cuts
-from helpers.inference.steadying import colorize_film, motion, paint, steady, trusted
 
 MOVES = ({}, {"shift": (-1.5, 1), "zoom": -0.002, "turn": 0.4}, {"shift": (3, 0), "zoom": 0.004}, {"zoom": 0.006})
 
@@ -44,14 +45,14 @@ def row(pictures: Sequence, frames: Sequence, colors: Sequence, flows: Sequence,
 
 def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray] | None = None) -> pd.DataFrame:
     """Return a row for gray, truth, frame by frame and steady; flows: the film's own, estimated without them."""
-    pictures, grays, colors = paint(colorizer, frames, colorizer.options(), [[] for _ in frames])
+    pictures, grays, colors = predict_frames(colorizer, frames, colorizer.options(), [[] for _ in frames])
     size = frames[0].shape[1::-1]
     truth = [rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy() for rgb in frames]
     masks = [np.ones(size[::-1], np.float32)] * (len(frames) - 1)
     if flows is None:
         whole = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
-        both = [(motion(now, before), motion(before, now)) for before, now in pairwise(whole)]
-        flows, masks = [flow for flow, _ in both], [trusted(*pair) for pair in both]
+        both = [(optical_flow(now, before), optical_flow(before, now)) for before, now in pairwise(whole)]
+        flows, masks = [flow for flow, _ in both], [flow_consistency(*pair) for pair in both]
     ways = {"frame by frame": colors, "steady, forward": steady(grays, colors, backward=False)[0]}
     ways["steady, both ways"] = steady(grays, colors)[0]
     ways = {"gray": [0 * ab for ab in truth], "truth": truth} | {
@@ -91,16 +92,16 @@ def speed(colorizer: Colorizer, folder: Path, count: int = 100) -> str:
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
             return result
 
-        setattr(steadying, name, _call)
+        setattr(film_job, name, _call)
 
-    parts = {name: getattr(steadying, name) for name in ("plan", "paint", "steady", "render", "write_film")}
+    parts = {name: getattr(film_job, name) for name in ("plan", "predict_frames", "steady", "render", "write_film")}
     for name, real in parts.items():
         _timed(name, real)
     began = time.perf_counter()
     colorize_film(path, folder / "out.mp4", colorizer)
     whole = time.perf_counter() - began
     for name, real in parts.items():
-        setattr(steadying, name, real)
+        setattr(film_job, name, real)
     shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items())
     return f"640x360: {count / whole:.1f} frames per second; of the time, {shares}"
 

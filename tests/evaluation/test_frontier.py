@@ -35,25 +35,16 @@ def test_it_begins_at_gray_and_reaches_the_truth_where_the_saturation_is_right(p
     assert curve["of truth"][0.0] < 0.02 and curve["of truth"][2.0] == pytest.approx(1.0, abs=0.01)
     assert curve["L1"][2.0] < 1e-3 < curve["L1"][1.0] and curve["PSNR"].is_monotonic_increasing
     assert sum(half_right[1]) == len(photos)  # the network looks at each photo once
-
-
-def test_psnr_along_the_curve_is_scikit_images(photos, half_right):
-    curve = frontier(half_right[0], photos)
     colored = metrics.colorize_all(half_right[0], photos).numpy()
     wanted = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(photos.numpy(), colored, strict=True)]
     assert curve["PSNR"][1.0] == pytest.approx(np.mean(wanted), abs=1e-3)
 
 
-def curve_of(shares, values):
-    return pd.DataFrame({"of truth": shares, "PSNR": values}, index=pd.Index([0.0, 1.0, 2.0], name="saturation"))
-
-
-def test_values_at_a_share_are_interpolated_and_unknown_beyond():
-    curve = curve_of([0.0, 0.5, 1.0], [20.0, 23.0, 19.0])
-    assert at_share(curve, 0.75) == pytest.approx(21.0) and gain(curve) == pytest.approx(1.0)
-    assert np.isnan(at_share(curve, 1.2))
-
-
-def test_over_the_slider_is_the_height_at_equal_colorfulness():
-    slider, better = curve_of([0.0, 0.4, 0.8], [20.0, 22.0, 21.0]), curve_of([0.0, 0.6, 1.2], [20.0, 22.5, 20.0])
-    assert over_slider(better, slider) == pytest.approx(22.5 - 21.5) and over_slider(slider, slider) == 0
+def test_one_number_of_a_curve_is_interpolated_at_equal_colorfulness_and_unknown_beyond():
+    points = {"one": ([0.0, 0.5, 1.0], [20.0, 23.0, 19.0]), "slider": ([0.0, 0.4, 0.8], [20.0, 22.0, 21.0])}
+    points |= {"better": ([0.0, 0.6, 1.2], [20.0, 22.5, 20.0])}
+    curves = {name: pd.DataFrame({"of truth": x, "PSNR": y}, index=[0.0, 1.0, 2.0]) for name, (x, y) in points.items()}
+    assert at_share(curves["one"], 0.75) == pytest.approx(21.0) and gain(curves["one"]) == pytest.approx(1.0)
+    assert np.isnan(at_share(curves["one"], 1.2))
+    assert over_slider(curves["better"], curves["slider"]) == pytest.approx(22.5 - 21.5)
+    assert over_slider(curves["slider"], curves["slider"]) == 0

@@ -1,4 +1,6 @@
-"""Hints from a reference photo and from the palette, with the model in the box."""
+"""Hints from a reference photo, what the model asks for, and alternatives, with the model in the box."""
+
+from itertools import combinations
 
 import films
 import numpy as np
@@ -8,11 +10,21 @@ import torch
 from PIL import Image
 from skimage import data
 
+from helpers.apps import __main__ as command
+from helpers.apps.film_reader import Film
 from helpers.color import ab_of
-from helpers.inference import __main__ as command
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.film import Film
-from helpers.inference.suggestions import DIFFERENT, SPREAD, answers, match, reference_hints
+from helpers.inference.suggestions import (
+    DIFFERENT,
+    SPREAD,
+    alternatives,
+    cover,
+    match,
+    questions,
+    reference_hints,
+)
+from helpers.inference.user_hints import Hint
+from helpers.models.generator import Generator
 from helpers.runs import BOX
 
 
@@ -56,13 +68,69 @@ def test_odd_references_are_followed_or_refused(box, size, tmp_path):
         reference_hints(box, data.coffee(), odd_photos.color((60, 50)).convert("L"))
 
 
-def test_answers_differ_from_each_other(box):
-    lists = answers(box, data.astronaut())
+def test_alternatives_differ_from_each_other(box):
+    lists = alternatives(box, data.astronaut())
     assert lists[0] == [] and len(lists) >= 3
     looks = [ab(box(data.astronaut(), hints)) for hints in lists]
     for i, one in enumerate(looks):
         for other in looks[:i]:
             assert ((one - other).norm(dim=0) > 0.8 * DIFFERENT).float().mean() > 0.8 * SPREAD
+
+
+def test_cells_are_chosen_for_what_they_alone_decide():
+    influence = torch.tensor([[0.9, 0.8, 0.0, 0.0], [0.8, 0.9, 0.1, 0.0], [0.0, 0.1, 0.9, 0.0], [0.0, 0.0, 0.0, 0.9]])
+    worth, left, free = torch.tensor([1.0, 1.0, 1.0, 0.5]), torch.ones(4), torch.tensor([True, True, True, True])
+    chosen = cover(influence, worth, left, free, 9)
+    assert [cell for cell, _ in chosen] == [1, 2, 3, 0]  # the first with its neighbor, which is left for the end
+    assert torch.allclose(torch.stack([part for _, part in chosen]).sum(0), 1 - (1 - influence).prod(0))
+    # nearly as good as the best of all pairs
+    value = lambda pair: worth @ (1 - (1 - influence[list(pair)]).prod(0))  # noqa: E731
+    assert value([1, 2]) > 0.98 * max(map(value, combinations(range(4), 2)))
+    assert [cell for cell, _ in cover(influence, worth, left, free & (torch.arange(4) != 1), 1)] == [0]
+
+
+def test_questions_lie_in_the_photo_and_each_decides_less_than_the_one_before(box):
+    photo = data.astronaut()[:, 30:450]
+    asked = questions(box, photo, 6)
+    assert len(asked) == 6 and all(0 <= one.x < 420 and 0 <= one.y < 512 for one in asked)
+    assert all(len(one.colors) == len(set(one.colors)) for one in asked)
+    assert sum(len(one.colors) > 4 for one in asked) >= 5  # in black, all colors look alike
+    assert 0 < sum(one.gain for one in asked) < 1 and asked[0].gain > asked[-1].gain
+    colored = box(photo)
+    for one in asked:
+        shown = colored[int(one.y), int(one.x)].astype(int)
+        assert np.abs(shown - [*bytes.fromhex(one.colors[0][1:])]).max() < 40  # the predicted color comes first
+
+
+def test_a_given_hint_moves_the_questions_elsewhere(box):
+    photo = data.coffee()
+    first, second = questions(box, photo, 2)
+    given = [Hint(first.x, first.y, first.colors[0])]
+    again = questions(box, photo, 3, given)
+    assert min(np.hypot(one.x - first.x, one.y - first.y) for one in again) > 40
+    assert sum(one.gain for one in again[:1]) < first.gain
+    assert min(np.hypot(one.x - second.x, one.y - second.y) for one in again) < 60
+
+
+def test_answers_to_questions_help_more_than_the_truth_at_random_places(box):
+    gains, random = [], np.random.default_rng(0)
+    for photo in (data.coffee(), data.chelsea(), data.astronaut()):
+        error = lambda hints, photo=photo: (ab(box(photo, hints)) - ab(photo)).norm(dim=0).mean()  # noqa: E731
+        true = lambda x, y, photo=photo: Hint(x, y, "#" + bytes(photo[int(y), int(x)]).hex())  # noqa: E731
+        asked = error([true(one.x, one.y) for one in questions(box, photo, 3)])
+        anywhere = [error([true(*(random.random(2) * photo.shape[1::-1])) for _ in range(3)]) for _ in range(4)]
+        gains.append(np.mean(anywhere) - asked)
+    assert np.mean(gains) > 0
+
+
+def test_a_flat_photo_raises_no_question_and_a_tiny_one_few(box):
+    assert questions(box, np.full((50, 60, 3), 120, np.uint8)) == []
+    assert alternatives(box, np.full((50, 60, 3), 120, np.uint8)) == [[]]
+    tiny = data.coffee()[::90, ::150][:5, :4]
+    asked = questions(box, tiny)
+    assert 0 < len(asked) <= 5 and all(one.x < 4 and one.y < 5 for one in asked)
+    with pytest.raises(ValueError, match="no color hints"):
+        questions(Colorizer(Generator("tf_efficientnet_lite0", None, bottleneck="identity"), "fp32"), tiny)
 
 
 def test_the_command_follows_a_reference_for_photos_and_films(tmp_path):

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from skimage.color import rgb2lab
 from skimage.data import astronaut
 
+from helpers.apps.__main__ import main
 from helpers.config import Config
-from helpers.inference.__main__ import main
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.user_hints import Hint, hint_maps, likely_colors, read_hints
+from helpers.inference.user_hints import Hint, hint_maps, read_hints, suggest_colors
 from helpers.runs import Run, save_network
 
 RED = "#c03020"
@@ -124,13 +124,13 @@ def test_weights_that_know_no_hints_say_so(photo, loud_generator):
         Colorizer(loud_generator, "fp32")(photo, [Hint(1, 1, RED)])
 
 
-def test_likely_colors_begin_with_the_predicted_one_and_differ(hinted_generator, loud_generator, photo):
+def test_suggested_colors_begin_with_the_predicted_one_and_differ(hinted_generator, loud_generator, photo):
     colored = photo[::-1].copy()
-    own, *common = likely_colors(hinted_generator, photo, colored, 150, 60)
-    assert own == "#" + bytes(colored[60, 150]).hex() and len(set(common)) > 2
+    own, *common = suggest_colors(hinted_generator, photo, colored, 150, 60)
+    assert own == "#" + bytes(colored[60, 150]).hex() and len(set(common)) == len(common) > 2
     lightness = [rgb2lab(np.array([[tuple(bytes.fromhex(each[1:]))]], np.uint8))[0, 0, 0] for each in common]
     assert np.ptp(lightness) < 2  # only hue and chroma differ
-    assert likely_colors(Colorizer(loud_generator, "fp32").generator, photo, colored, 0, 199)[0].startswith("#")
+    assert suggest_colors(Colorizer(loud_generator, "fp32").generator, photo, colored, 0, 199)[0].startswith("#")
 
 
 def test_weights_in_half_precision_follow_hints_too(hinted_generator, photo, tmp_path):

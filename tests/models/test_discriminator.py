@@ -13,12 +13,6 @@ def discriminator():
     return Discriminator().eval()
 
 
-def largest_singular_value(conv):
-    """The root of the largest eigenvalue of W times W transposed."""
-    matrix = conv.weight.flatten(1)
-    return torch.linalg.eigvalsh(matrix @ matrix.T)[-1].sqrt().item()
-
-
 @pytest.mark.parametrize(("size", "scores"), [((255, 255), (30, 30)), ((256, 256), (30, 30)), ((33, 64), (6, 6))])
 @torch.no_grad()
 def test_it_scores_patches(discriminator, size, scores):
@@ -31,20 +25,13 @@ def test_each_patch_has_70_by_70_pixels(discriminator):
     discriminator(L, ab)[0, 0, 15, 15].backward()
     for gradient in (L.grad, ab.grad):
         seen = gradient[0].abs().amax(0) > 0
-        rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
-        assert rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1 == 70 and seen.sum() == 70 * 70
+        assert seen.any(1).sum() == seen.any(0).sum() == 70 and seen.sum() == 70 * 70
 
 
 def test_it_has_the_reports_layers(discriminator):
     kinds = [type(layer).__name__.removeprefix("Parametrized") for layer in discriminator.layers]
     assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 4 + ["Conv2d"]
-    assert [layer.out_channels for layer in discriminator.layers if hasattr(layer, "kernel_size")] == [
-        64,
-        128,
-        256,
-        512,
-        1,
-    ]
+    assert [layer.out_channels for layer in discriminator.layers[::3]] == [64, 128, 256, 512, 1]
 
 
 @torch.no_grad()
@@ -54,14 +41,5 @@ def test_every_convolution_is_spectrally_normalized_whatever_the_size_of_its_wei
     for _ in range(20):  # each pass takes one step of the power iteration
         discriminator(torch.randn(2, 1, 32, 32), torch.randn(2, 2, 32, 32))
     convolutions = [module for module in discriminator.eval().modules() if isinstance(module, nn.Conv2d)]
-    assert [largest_singular_value(conv) for conv in convolutions] == pytest.approx([1.0] * 5, abs=0.05)
-
-
-def test_shrink_scores_the_photo_at_half_its_size():
-    torch.manual_seed(0)
-    plain, half = Discriminator().eval(), Discriminator(shrink=2).eval()
-    for ours, theirs in zip(half.layers[1:], plain.layers, strict=True):
-        ours.load_state_dict(theirs.state_dict())
-    L, ab = torch.rand(1, 1, 128, 128), torch.rand(1, 2, 128, 128)
-    small = torch.nn.functional.avg_pool2d(L, 2), torch.nn.functional.avg_pool2d(ab, 2)
-    torch.testing.assert_close(half(L, ab), plain(*small))
+    largest = [torch.linalg.matrix_norm(conv.weight.flatten(1), 2).item() for conv in convolutions]
+    assert largest == pytest.approx([1.0] * 5, abs=0.05)

@@ -1,12 +1,15 @@
 """Attention to hints against its formula in loops, and the color cast that hints have in common."""
 
+import copy
+import math
+
 import pytest
 import torch
 
-from helpers.models.hint_attention import APART, CAST, CELL, FEW, SURPRISE, HintAttention, cast
+from helpers.models.hint_attention import APART, CAST, CELL, FARTHER, FEW, SURPRISE, HintAttention, cast
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def attention():
     torch.manual_seed(0)
     return HintAttention((8, 6), width=4)
@@ -58,6 +61,34 @@ def test_attention_to_hints_is_its_formula(attention, inputs):
     assert torch.allclose(attention(*inputs), written_out(attention, *inputs), atol=1e-5)
 
 
+@torch.no_grad()
+def test_outside_training_it_is_the_formula_with_a_longer_reach_where_no_edge_is_in_the_way(attention, inputs):
+    features, L, ab, hints = inputs
+    flat = torch.full_like(L, 0.2)
+    found = attention.eval()(features, flat, ab, hints)
+    farther = copy.deepcopy(attention)
+    farther.knobs[2] += math.log(FARTHER) / 10
+    assert torch.allclose(found, written_out(farther, features, flat, ab, hints), atol=1e-4)
+
+
+@torch.no_grad()
+def test_edges_hold_hints_back(attention):
+    hints, L = torch.zeros(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    hints[:, :, 28:32, 8:12] = torch.tensor([0.4, 0, 1]).view(3, 1, 1)
+    L[1, :, :, 30:34] = 0.8  # a fence; behind it all is as before
+    features = [torch.zeros(2, 8, 64, 64), torch.zeros(2, 6, 64, 64)]
+    free, fenced = attention.eval()(features, L, torch.zeros(2, 2, 64, 64), hints)[:, 0]
+    assert fenced[30, 50] < 0.3 * free[30, 50] and torch.allclose(fenced[:, :24], free[:, :24], atol=0.05)
+
+
+@torch.no_grad()
+def test_influence_is_what_one_hint_decides(attention, inputs):
+    features, L, ab, hints = (part[:1] if isinstance(part, torch.Tensor) else [x[:1] for x in part] for part in inputs)
+    influence = attention.eval().influence(features, L, (8, 12))
+    assert influence.shape == (96, 96) and influence.min() >= 0 and influence.max() <= 1
+    assert (influence.diagonal() > 0.9).all() and influence.mean() < influence.diagonal().mean()
+
+
 def test_its_gradient_is_the_formulas(attention, inputs):
     def _gradients(function):
         features = [x.clone().requires_grad_() for x in inputs[0]]
@@ -84,7 +115,8 @@ def follow(correction, size=64):
     torch.manual_seed(0)
     hints, flat = torch.zeros(1, 3, size, size), torch.zeros(1, 8, size, size)
     hints[0, 0, 28:32, 28:32], hints[0, 2, 28:32, 28:32] = correction, 1
-    return HintAttention((8,))([flat], flat[:, :1], flat[:, :2], hints)[0, 0] / correction
+    with torch.no_grad():
+        return HintAttention((8,))([flat], flat[:, :1], flat[:, :2], hints)[0, 0] / correction
 
 
 def test_a_hint_is_followed_where_it_is_and_less_far_away():

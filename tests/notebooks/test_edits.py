@@ -1,19 +1,11 @@
 """A student changes a cell: it reaches files, logs and what follows. More such edits: tests/stress/edits.py."""
 
+from copy import deepcopy
+
 import cv2
 import numpy as np
 from nbformat.v4 import new_code_cell
-from notebook_tools import (
-    after_imports,
-    before_training,
-    metadata,
-    printed,
-    read,
-    refused,
-    run,
-    table,
-    with_arguments,
-)
+from notebook_tools import after_imports, edited, metadata, printed, read, refused, run, table, up_to
 
 OWN = """
 import torch
@@ -29,20 +21,20 @@ class Own(torch.nn.Module):
     def forward(self, L):
         return torch.tanh(self.layers(L))
 """
-HINGE = """
-import torch
-cfg = cfg.replace(batch_size=4)
-from helpers.training.losses import LossTerm
-terms = [LossTerm("GAN", 1.0, lambda p: -p.fake_logits.mean()), *terms[1:]]
-d_terms = [
-    LossTerm("D real", 0.5, lambda p: torch.relu(1 - p.real_logits).mean()),
-    LossTerm("D fake", 0.5, lambda p: torch.relu(1 + p.fake_logits).mean()),
+HINGE = [
+    ("bce(real, 1.0), bce(fake, 0.0)", "F.relu(1 - real).mean(), F.relu(1 + fake).mean()"),
+    ("bce(judge(batch.L, ab), 1.0)", "-judge(batch.L, ab).mean()"),
+    (
+        "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)",
+        "torch.optim.RMSprop(discriminator.parameters(), d_lr)",
+    ),
+    ("# n_critic=2,", "n_critic=2, run='hinge',"),
 ]
-"""
 
 
 def test_a_network_of_ones_own_is_trained_analyzed_and_used(tmp_path):
-    run(before_training(read("03_warmup_training"), f"{OWN}\n\ngenerator = Own()"), tmp_path)
+    own = ("# network = MyGenerator()", f"{OWN}\n\nnetwork = Own()  #")
+    run(edited(read("03_warmup_training"), own), tmp_path)
     message = refused(read("04_adversarial_training"), tmp_path, "NameError")
     assert "Own" in message and "run the cell that defines it first" in message
     for name in ("04_adversarial_training", "05_analysis", "06_colorize_your_photos"):
@@ -50,16 +42,17 @@ def test_a_network_of_ones_own_is_trained_analyzed_and_used(tmp_path):
     assert {metadata(tmp_path, phase)["class"] for phase in ("warmup", "adversarial")} == {"Own"}
 
 
-def test_other_losses_for_both_networks_another_optimizer_and_n_critic(tmp_path):
-    run(read("03_warmup_training"), tmp_path)
-    notebook = before_training(read("04_adversarial_training"), HINGE)
-    optimizer = "lambda parameters, lr: torch.optim.RMSprop(parameters, lr)"
-    with_arguments(notebook, d_terms="d_terms", optimizer=optimizer, n_critic="2", d_lr="4e-4")
-    notebook.cells.append(new_code_cell("print(type(trainer.d_optimizer.optimizer))"))
-    assert "RMSprop" in printed(run(notebook, tmp_path))
-    steps = table(tmp_path, "adversarial_steps")
+def test_another_game_is_trained_and_resumes_only_while_its_step_stays_the_same(tmp_path):
+    run(up_to(read("03_warmup_training"), "wu-fit"), tmp_path)
+    pictures = ["ad-duel-figure", "ad-weights", "ad-weights-table", "ad-proof"]
+    hinge = edited(up_to(read("04_adversarial_training"), "ad-fit", pictures), *HINGE)
+    hinge.cells.append(new_code_cell("print(type(trainer.optimizers[1].optimizer))"))
+    assert "RMSprop" in printed(run(deepcopy(hinge), tmp_path))
+    steps = table(tmp_path, "adversarial_steps", "hinge")
     assert (steps["epoch"] == 1).sum() == 1  # of three batches, two for a step
-    assert steps[["D real", "D fake"]].ge(0).all(axis=None)  # hinge losses, after a first step of RMSprop
+    again = edited(deepcopy(hinge), ("    with frozen(", "    # now the generator\n    with frozen("))
+    assert "is finished" in printed(run(again, tmp_path))
+    refused(edited(again, ("F.relu(1 + fake)", "F.relu(2 + fake)")), tmp_path, "step: .* then, .* now")
 
 
 def test_photos_that_are_all_gray_are_a_clear_error_before_training(tmp_path):

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from symtable import symtable
 
 import nbformat
 import pytest
@@ -13,7 +14,6 @@ from helpers import workspace
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
 LESSONS = [name for name in SERIES if not name.startswith("00")]
-IDS = {"ids": lambda path: path.relative_to(PROJECT).as_posix()}
 WORDS, SOURCES = 10_000, 6  # in all of the series
 
 
@@ -22,34 +22,19 @@ def text_of(notebook):
     return "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
 
 
-@pytest.mark.parametrize("path", PATHS, **IDS)
-def test_notebook_is_tidy(path):
-    cells = code_of(nbformat.read(path, as_version=4))
-    assert all(not cell.outputs or "keep_output" in cell.metadata.get("tags", []) for cell in cells)
-    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
-
-
 def bound(source):
     """The names that a cell gives a meaning to; those of loops and comprehensions end with them."""
-    tree, names, within = ast.parse(source), set(), set()
-    for node in ast.walk(tree):
-        targets = [node.target] if isinstance(node, (ast.For, ast.comprehension)) else []
-        within |= {id(name) for target in targets for name in ast.walk(target)}
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {alias.asname or alias.name for alias in node.names}
-        else:
-            stored = (n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
-            names |= {name.id for name in stored if id(name) not in within}
-    return names
+    symbols = symtable(source, "cell", "exec").get_symbols()
+    loops = [node.target for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For)]
+    within = {node.id for target in loops for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()} - within
 
 
-@pytest.mark.parametrize("path", PATHS, **IDS)
-def test_no_name_means_two_things_in_one_notebook(path):
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_cells_are_short_and_no_name_means_two_things(path):
     """So that any cell can be run again after the last one."""
     cells = code_of(nbformat.read(path, as_version=4))
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
     counts = Counter(name for cell in cells[1:] for name in bound(cell.source))
     assert {name for name, count in counts.items() if count > 1} == set()
 

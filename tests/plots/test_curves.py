@@ -1,5 +1,7 @@
 """Curves of training: which columns are drawn where, one figure that updates, runs and frontiers side by side."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,6 +19,13 @@ def figures(monkeypatch):
     monkeypatch.setattr(images, "finish", lambda figure, name=None: finished.append(figure) or finish(figure, name))
     yield finished
     assert not plt.get_fignums()
+
+
+@pytest.fixture
+def axis():
+    figure, axis = plt.subplots()
+    yield axis
+    plt.close(figure)
 
 
 def steps(*names, epochs=2, count=10):
@@ -38,47 +47,36 @@ def test_each_column_of_steps_is_in_one_panel_and_empty_panels_are_left_out():
     assert list(curves.panels_of(steps("L1"))) == ["generator's terms"]
 
 
-def test_steps_are_drawn_over_epochs_on_a_scale_that_shows_negative_values_too():
-    figure, axes = plt.subplots(1, 2)
+def test_steps_are_drawn_over_epochs_on_a_scale_that_shows_negative_values_too(axis):
     table = steps("GAN", epochs=3)
-    curves.draw_steps(axes[0], table, ["GAN"], "generator's terms")
-    curves.draw_steps(axes[1], table.assign(GAN=-table["GAN"]), ["GAN"], "generator's terms")
-    x = axes[0].lines[0].get_xdata()
-    assert x[0] == 0 and 2.8 < x[-1] < 3 and [axis.get_yscale() for axis in axes] == ["log", "symlog"]
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["GAN"]
-    plt.close(figure)
+    for columns, scale in ((["GAN"], "log"), (["minus"], "symlog"), (["GAN", "minus"], "symlog")):
+        curves.draw_steps(axis, table.assign(minus=-table["GAN"]), columns, "generator's terms")
+        x = axis.lines[0].get_xdata()
+        assert x[0] == 0 and 2.8 < x[-1] < 3 and axis.get_yscale() == scale
+        axis.clear()
 
 
-def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness():
-    figure, axes = plt.subplots(1, 3)
-    tables = [history(**{"val PSNR raw": [1.0, 2.0]}), history(), history()]
-    for axis, table, metric in zip(axes, tables, ("PSNR", "PSNR", "colorfulness"), strict=True):
-        curves.draw_validation(axis, table, metric)
-    labels = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in axes]
-    assert labels == [["EMA weights", "raw weights"], ["raw weights"], ["raw weights", "truth"]]
-    assert axes[0].get_title() == "validation PSNR, dB"
-    plt.close(figure)
+def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness(axis):
+    shown = {"PSNR": ["EMA weights", "raw weights"], "L1": ["raw weights"], "colorfulness": ["raw weights", "truth"]}
+    for metric, lines in shown.items():
+        curves.draw_validation(axis, history(**{"val PSNR raw": [1.0, 2.0]} if metric == "PSNR" else {}), metric)
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == lines
+        axis.clear()
 
 
-def test_a_live_figure_updates_in_its_place_and_shows_the_progress(monkeypatch, figures):
-    shown = []
-
-    class Handle:
-        def update(self, picture):
-            shown.append(("update", picture))
-
-    def display(picture, display_id):
-        shown.append(("new", picture))
-        return Handle()
-
-    monkeypatch.setattr(curves.display, "display", display)
-    truth = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+def test_a_live_figure_updates_in_its_place_at_most_every_two_seconds_and_shows_the_progress(monkeypatch, figures):
+    shown, clock, truth = [], [0.0], torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    handle = SimpleNamespace(update=lambda picture: shown.append(("update", len(live.film))))
+    monkeypatch.setattr(curves.display, "display", lambda *_, **how: shown.append(("new", len(live.film))) or handle)
+    monkeypatch.setattr(curves.time, "monotonic", lambda: clock[0])
     live = curves.LiveFigure(truth)
-    for epoch in range(1, 18):
-        live.film.append((epoch, truth))
-    for epochs in (18, 19):
-        live.update(steps("L1", epochs=epochs, count=1), history(epochs), truth)
-    assert [how for how, _ in shown] == ["new", "update"]
+    for epoch in range(1, 20):
+        table, finished = steps("L1", epochs=epoch, count=1), epoch == 19
+        live.update(SimpleNamespace(steps=table, history=history(epoch), validated=truth, finished=finished))
+        clock[0] += 0.3
+    assert shown == [("new", 1), ("update", 8), ("update", 15), ("update", 19)]  # the last epoch always
+    labels = {line.get_label(): len(line.get_xdata()) for axis in live.figure.axes for line in axis.lines}
+    assert labels["L1"] == labels["raw weights"] == 19  # the lines have moved
     live.progress("19")
     rows = [axis.get_ylabel() for axis in figures[-1].axes if axis.get_ylabel()]
     assert rows == ["epoch 3", "epoch 6", "epoch 9", "epoch 12", "epoch 15", "epoch 18", "truth"]

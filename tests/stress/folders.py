@@ -25,7 +25,7 @@ def test_a_folder_that_is_killed_at_any_time_ends_complete_and_without_copies(ki
     sizes = {f"{i:02}.jpg": (300 + i, 200) for i in range(60)}
     for name, size in sizes.items():
         odd_photos.color(size).save(source / name)
-    call = [sys.executable, "-m", "helpers.inference", source, out, "--weights", tmp_path / "weights.safetensors"]
+    call = [sys.executable, "-m", "helpers.apps", source, out, "--weights", tmp_path / "weights.safetensors"]
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     for _ in range(kills):
         before = len(list(out.glob("*.jpg")))

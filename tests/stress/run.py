@@ -37,7 +37,6 @@ from test_photos import fuzz  # noqa: E402
 from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.training import __main__ as training  # noqa: E402
-from helpers.training.checkpoint import recover  # noqa: E402
 
 PHASES = ("warmup", "adversarial")
 SMALL = {"precision": "fp32", "batch_size": 4, "size": 32, "res_blocks": 0}  # of the smoke profile
@@ -47,7 +46,8 @@ LOG = Path(tempfile.gettempdir()) / f"stress-{os.getpid()}.log"
 def train(workspace: Path) -> None:
     """Train both phases, with a checkpoint after every step."""
     os.environ.update(COLORIZE_WORKSPACE=str(workspace), COLORIZE_PROFILE="smoke")
-    training.train(Config.from_profile(**SMALL, checkpoint_minutes=0.0))
+    for phase in PHASES:
+        training.train(phase, Config.from_profile(**SMALL, checkpoint_minutes=0.0))
 
 
 def child(task: Callable, *arguments: Any) -> int:
@@ -123,36 +123,33 @@ def kills(reference: Path, folder: Path, wanted: int, life: float) -> dict[str, 
     return {"how often": f"{count} kills in {trainings} trainings", "lost": lost, "different": different}
 
 
-def cuts(reference: Path, folder: Path) -> dict[str, Any]:
-    """Cut the files of a killed training's checkpoint at every tenth; each must be refused, never trained on."""
-    lost, refused = 0, 0
-    workspace = folder / "cut"
+def cuts(reference: Path, folder: Path, count: int = 40) -> dict[str, Any]:
+    """Cut the checkpoint of a killed training at many places; it must be refused, never trained on."""
+    lost, refused, workspace = 0, 0, folder / "cut"
     shutil.copytree(reference.parent / "prepared", workspace)
     checkpoint = workspace / "runs/smoke/warmup_checkpoint"
-    number = child(train, workspace)
-    while not (checkpoint / "settings.json").exists():  # a folder of that name is complete
+    new, number = checkpoint.with_name("warmup_checkpoint.new"), child(train, workspace)
+    while not checkpoint.exists():
         time.sleep(0.01)
         assert not os.waitpid(number, os.WNOHANG)[0], LOG.read_text()
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
-    recover(checkpoint)  # the kill may have come while two folders were exchanged
-    for beside in checkpoint.parent.glob("warmup_checkpoint.*"):
-        shutil.rmtree(beside)
-    for file in sorted(checkpoint.iterdir()):
-        whole, size = file.read_bytes(), file.stat().st_size
-        for tenth in range(10):
-            os.truncate(file, size * tenth // 10)
-            try:
-                killed_after(600, train, workspace)
-                lost += 1  # it went on with a torn file
-            except RuntimeError as error:
-                refused += "cannot be read" in str(error)
-                lost += "cannot be read" not in str(error)
-            file.write_bytes(whole)
+    if new.exists():  # the kill came while the two were exchanged
+        new.replace(checkpoint)
+    whole = checkpoint.read_bytes()
+    for i in range(count):
+        os.truncate(checkpoint, len(whole) * i // count)
+        try:
+            killed_after(600, train, workspace)
+            lost += 1  # it went on with a torn file
+        except RuntimeError as error:
+            refused += "cannot be read" in str(error)
+            lost += "cannot be read" not in str(error)
+        checkpoint.write_bytes(whole)
     killed_after(600, train, workspace)
     different = not same(reference, workspace)
     shutil.rmtree(workspace)
-    return {"how often": f"{refused + lost} cuts, {refused} refused", "lost": lost, "different": int(different)}
+    return {"how often": f"{count} cuts, {refused} refused", "lost": lost, "different": int(different)}
 
 
 def full_disk(reference: Path, folder: Path) -> dict[str, Any]:
@@ -222,7 +219,7 @@ def main() -> None:
         life = max(2.5, (time.monotonic() - started) / 6)
         rows = {
             "killed at random moments (SIGKILL), started again": kills(reference, folder, options.kills, life),
-            "each file of a checkpoint cut at every tenth": cuts(reference, folder),
+            "a checkpoint cut at many places": cuts(reference, folder),
             "the disk full, then room again": full_disk(reference, folder),
             "photos damaged at random": damaged_photos(folder, options.photos),
         }

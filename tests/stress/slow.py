@@ -54,14 +54,14 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
 import sys
 sys.path[:0] = [{tests!r}]
 import torch, films
-from helpers.inference import steadying as video
+from helpers.apps import film_job
 from helpers.inference.colorizer import Colorizer
 from helpers.models.generator import Generator
 torch.manual_seed(0)
-video.LONGEST = 8
+film_job.LONGEST = 8
 path = films.write(sys.argv[1] + ".mp4", films.shots(*[int(sys.argv[2])]))
 colorizer = Colorizer(Generator(weights=None, res_blocks=0), "fp32")
-video.colorize_film(path, sys.argv[1] + "-out.mp4", colorizer, input_size=32)
+film_job.colorize_film(path, sys.argv[1] + "-out.mp4", colorizer, input_size=32)
 print(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 """
     peaks = []

@@ -35,8 +35,8 @@ def smaller(picture: str) -> dict[str, str]:
         image.save(file := io.BytesIO(), kind, **options)
         files[f"image/{kind}"] = base64.b64encode(file.getvalue()).decode()
     drawn = len(files["image/png"]) < 1.5 * len(files["image/jpeg"])  # the PNG of a photo is several times as large
-    kind = "image/png" if drawn else "image/jpeg"
-    return {kind: files[kind]}
+    files.pop("image/jpeg" if drawn else "image/png")
+    return files
 
 
 def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
@@ -46,24 +46,18 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
         if output.output_type == "stream" and output.name == "stdout":
             outputs.append(output)
         elif output.output_type in ("display_data", "execute_result"):
-            data = {kind: value for kind, value in output.data.items() if kind in TEXTS}
+            best = next((kinds for kinds in (("image/png",), (MOVING,), TEXTS) if set(kinds) & set(output.data)), ())
+            data = {kind: value for kind, value in output.data.items() if kind in best}
             if "0%|" in data.get("text/plain", ""):  # a progress bar
                 continue
-            if "image/png" in output.data:
-                data = smaller(output.data["image/png"])
-            elif MOVING in output.data:
-                data = {MOVING: output.data[MOVING]}
+            data = smaller(data["image/png"]) if "image/png" in data else data
             if {"image/jpeg", MOVING} & set(data) and FREE not in cell.metadata.get("tags", []):
                 print(f"cell {cell.id}: a figure that looks like photos is left out; if they are free, tag it {FREE}")
                 continue
             outputs.append(nbformat.v4.new_output("display_data", data=data))
-    text = "".join(
-        str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs
-    )
-    if found := A_PATH.search(text):
-        raise ValueError(
-            f"cell {cell.id} prints a folder of this machine: {text[found.start() : found.start() + 60]!r}"
-        )
+    shown = [str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    if found := A_PATH.search(text := "".join(shown)):
+        raise ValueError(f"cell {cell.id} prints a folder of this machine: {text[found.start() :][:60]!r}")
     return outputs if len(outputs) > 1 else []
 
 
@@ -85,9 +79,8 @@ def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = (
         if others := set(A_PROFILE.findall(text)) - {profile}:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
         notebook, done = nbformat.read(path, 4), nbformat.reads(text, 4)
-        day = done.metadata.papermill.end_time[:10]
+        day, cells = done.metadata.papermill.end_time[:10], {cell.id: cell for cell in done.cells}
         caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {about}"
-        cells = {cell.id: cell for cell in done.cells}
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):
                 cell.outputs = tidy_outputs(cells[cell.id], caption)

@@ -30,16 +30,6 @@ def colab_link(address: str, notebook: str) -> str:
     return f"https://colab.research.google.com/github/{owner_and_name(address)}/blob/main/{notebook}"
 
 
-def bases(address: str) -> tuple[str, str, str]:
-    """Return what precedes the path of a notebook, a picture and another file of the project on the web."""
-    name = owner_and_name(address)
-    return (
-        colab_link(address, ""),
-        f"https://raw.githubusercontent.com/{name}/main/",
-        f"https://github.com/{name}/blob/main/",
-    )
-
-
 def with_links(text: str, folder: str, old: str, new: str) -> str:
     """Return a Markdown text whose links to files of the project lead to its address on the web, as Colab needs them.
 
@@ -48,13 +38,14 @@ def with_links(text: str, folder: str, old: str, new: str) -> str:
     """
 
     def _absolute(link):
-        notebook, picture, other = bases(new)
-        base = picture if link[1] else notebook if link[3].endswith(".ipynb") else other
         path = os.path.normpath(f"{folder}/{link[3]}")
-        return f"{link[1]}{link[2]}({base}{path})"
+        web = f"https://raw.githubusercontent.com/{name}/main" if link[1] else f"https://github.com/{name}/blob/main"
+        return f"{link[1]}{link[2]}({colab_link(new, path) if path.endswith('.ipynb') else f'{web}/{path}'})"
 
-    for base in bases(old) if old else ():
-        text = re.sub(rf"\({re.escape(base)}([\w./-]+)\)", lambda path: f"({os.path.relpath(path[1], folder)})", text)
+    if old:
+        web = rf"\(https://[\w./]+?/{re.escape(owner_and_name(old))}/(?:blob/)?main/([\w./-]+)\)"
+        text = re.sub(web, lambda path: f"({os.path.relpath(path[1], folder)})", text)
+    name = owner_and_name(new) if new else ""
     return LINK.sub(_absolute, text) if new else text
 
 

@@ -28,73 +28,48 @@ def test_committed_outputs_are_captioned_and_small_and_their_photos_are_free(pat
         assert not A_PATH.search("".join(str(output) for output in outputs if "image/" not in str(output)))
 
 
-def as_png(image):
-    image.save(file := io.BytesIO(), "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+def png(image):
+    image.save(file := io.BytesIO(), "PNG", compress_level=1)
+    return new_output("display_data", data={"image/png": base64.b64encode(file.getvalue()).decode()})
 
 
-def photo():
-    return as_png(Image.fromarray(skimage.data.coffee()).resize((2400, 1600)))
-
-
-def drawing():
-    image = Image.new("RGB", (1600, 400), "white")
-    ImageDraw.Draw(image).line([(0, 0), (800, 390), (1600, 10)], "blue", 3)
-    return as_png(image)
-
-
-def test_photos_become_jpegs_drawings_stay_exact_and_progress_bars_go():
+def test_photos_become_jpegs_drawings_stay_exact_and_progress_bars_and_folders_go(capsys):
+    drawing = Image.new("RGB", (1600, 400), "white")
+    ImageDraw.Draw(drawing).line([(0, 0), (800, 390), (1600, 10)], "blue", 3)
     outputs = [
         new_output("stream", name="stderr", text="a progress bar"),
         new_output("stream", name="stdout", text="22.5 dB\n"),
-        new_output("display_data", data={"image/png": photo(), "text/plain": "<Figure>"}),
-        new_output("display_data", data={"image/png": drawing()}),
+        png(Image.fromarray(skimage.data.coffee()).resize((1200, 800))),
+        png(drawing),
         new_output("execute_result", data={"text/plain": "  PSNR", "text/html": "<table>", "application/json": "{}"}),
+        new_output("display_data", data={"image/gif": "a film"}),
     ]
     cell = new_code_cell(outputs=outputs, metadata={"tags": [TAG, FREE]})
-    caption, text, figure, curve, table = tidy_outputs(cell, "a run")
+    caption, text, figure, curve, table, film = tidy_outputs(cell, "a run")
     assert caption.text == "[a run]\n" and text.text == "22.5 dB\n" and set(table.data) == {"text/plain", "text/html"}
-    assert set(figure.data) == {"image/jpeg"} and set(curve.data) == {"image/png"}
+    assert [set(each.data) for each in (figure, curve, film)] == [{"image/jpeg"}, {"image/png"}, {"image/gif"}]
     assert Image.open(io.BytesIO(base64.b64decode(figure.data["image/jpeg"]))).width == 1100
-
-
-def test_photos_without_the_tag_are_left_out(capsys):
-    figures = [new_output("display_data", data={"image/png": picture}) for picture in (photo(), drawing())]
-    figures.append(new_output("display_data", data={"image/gif": "a film"}))
-    assert len(tidy_outputs(new_code_cell(outputs=figures), "a run")) == 2  # the caption and the drawing
+    assert tidy_outputs(new_code_cell(outputs=outputs), "a run") == [caption, text, curve, table]
     assert FREE in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("text", ["saved in /home/me/runs", "'/tmp/x'", "/content/drive/MyDrive"])
-def test_a_folder_of_the_machine_is_refused(text):
-    with pytest.raises(ValueError, match="prints a folder of this machine"):
-        tidy_outputs(new_code_cell(outputs=[new_output("stream", text=text)]), "a run")
-
-
-def test_addresses_and_shares_are_no_folders():
+    for text in ("saved in /home/me/runs", "'/tmp/x'", "/content/drive/MyDrive"):
+        with pytest.raises(ValueError, match="prints a folder of this machine"):
+            tidy_outputs(new_code_cell(outputs=[new_output("stream", text=text)]), "a run")
     assert not A_PATH.search("https://example.org/tmp/x and 3/4 and a/root")
 
 
-def test_a_notebook_that_another_profile_executed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
-    for folder in ("executed", "notebooks"):
-        (tmp_path / folder).mkdir()
-        text = new_output("stream", text="profile    quick, run 'quick', seed 0\n")
-        nbformat.write(nbformat.v4.new_notebook(cells=[new_code_cell(outputs=[text])]), tmp_path / folder / "01.ipynb")
-    with pytest.raises(ValueError, match="01.ipynb was executed in profile quick, not in laptop"):
-        keep(tmp_path / "executed", tmp_path / "notebooks", "photos")
-
-
-def test_only_the_named_notebooks_of_a_folder_are_copied(tmp_path, monkeypatch):
-    monkeypatch.setenv("COLORIZE_PROFILE", "quick")
+def test_only_the_named_notebooks_are_copied_and_only_from_this_profile(tmp_path, monkeypatch):
     papermill = {"papermill": {"end_time": "2026-11-27T09:00:00"}}
-    for folder, outputs in {"executed": [new_output("stream", text="a result\n")], "notebooks": []}.items():
-        (tmp_path / folder).mkdir()
+    outputs = [new_output("stream", text="profile    quick, run 'quick', seed 0\n")]
+    folders = tmp_path / "executed", tmp_path / "notebooks"
+    for folder, found in zip(folders, (outputs, []), strict=True):
+        folder.mkdir()
+        cell = new_code_cell(outputs=found, metadata={"tags": [TAG]}, id="one")
         for name in ("06.ipynb", "07.ipynb"):
-            cell = new_code_cell(outputs=outputs, metadata={"tags": [TAG]}, id="one")
-            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=papermill), tmp_path / folder / name)
-    keep(tmp_path / "executed", tmp_path / "notebooks", "the box", ["07"])
-    first, second = (
-        nbformat.read(tmp_path / "notebooks" / name, 4).cells[0].outputs for name in ("06.ipynb", "07.ipynb")
-    )
-    assert not first and "the box" in second[0].text and second[1].text == "a result\n"
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=papermill), folder / name)
+    monkeypatch.setenv("COLORIZE_PROFILE", "laptop")
+    with pytest.raises(ValueError, match="06.ipynb was executed in profile quick, not in laptop"):
+        keep(*folders, "the box")
+    monkeypatch.setenv("COLORIZE_PROFILE", "quick")
+    keep(*folders, "the box", ["07"])
+    first, second = (nbformat.read(folders[1] / name, 4).cells[0].outputs for name in ("06.ipynb", "07.ipynb"))
+    assert not first and "the box" in second[0].text and second[1].text == outputs[0].text

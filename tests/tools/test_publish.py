@@ -2,18 +2,16 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import nbformat
 import pytest
-from publish import FIRST, colab_link, publish
+from publish import FIRST, PROJECT, colab_link, publish
 
 
 @pytest.fixture
 def project(tmp_path):
-    for name in ("notebooks", "README.md"):
-        source = Path(__file__).resolve().parents[2] / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(PROJECT / "README.md", tmp_path)
     return tmp_path
 
 

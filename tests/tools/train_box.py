@@ -3,6 +3,7 @@
 PHOTOS holds a folder for each source of photos. Sources are balanced, and each has validation photos of its own.
 Networks trained on other mixtures of the sources teach the one in the box: their mean is better on photos from
 elsewhere than any of them, and one network can learn it (Hinton et al. 2015, arXiv 1503.02531).
+With `--enlarger` it trains the enlarger in the box, on photos of 200 pixels and more on their shorter side.
 """
 
 import argparse
@@ -10,30 +11,33 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import kornia.augmentation as K
 import numpy as np
 import torch
-from tools.paste import paste
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from helpers import workspace
+from helpers.color import L_ab_to_rgb, rgb_to_L_ab
 from helpers.config import Config
-from helpers.data.photos import center_square, list_photos, read_rgb
-from helpers.evaluation import metrics
+from helpers.data.hint_squares import draw_squares, hints_of
+from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
+from helpers.evaluation.frontier import frontier
 from helpers.models.generator import Generator
+from helpers.models.hinted import with_hints
+from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
-from helpers.training.losses import ab_distance
-from helpers.training.tasks import Colorization, HintedColorization, with_hints
 
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60
 BATCH = 16
+PATCH, SMALLEST = 96, 200  # of the enlarger, pixels: a large patch, the shorter side of a photo
 DECAY = 0.998  # of the EMA weights
 BEYOND = 1.5  # how far to go from the network "colors" to "general", and on in that direction
 SCENES = ("intel_scenes", "weather", "travel1", "travel2")
@@ -82,6 +86,7 @@ PHASES = {
     ),
     "hints": Phase(3_200, 1e-3, 100, start="box"),
 }  # fmt: skip
+ENLARGER = Phase(2_000, 5e-4, 1)
 
 
 def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -91,8 +96,7 @@ def pack(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         try:
             rgb = read_rgb(path)
         except OSError as error:
-            print(f"skipped: {error}")
-            return None
+            return print(f"skipped: {error}")
         return center_square(rgb, PACKED, cv2.INTER_AREA if min(rgb.shape[:2]) > PACKED else cv2.INTER_LINEAR)
 
     paths = list_photos(folder)
@@ -136,10 +140,34 @@ def strange(photos: Tensor) -> Tensor:
     return one.lerp(other, 0.5 * torch.rand(len(one), 1, 1, 1) * (torch.rand(len(one), 1, 1, 1) < 0.7))
 
 
+def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
+    """Paste an ellipse of another photo, in another color, into some of a batch (N, 3, H, W) in [0, 1].
+
+    They teach hints to fill an object up to its outline. The ellipse's hue is rotated, and its colors are mixed with
+    their mean, because objects often have one color. After CutMix (Yun et al. 2019, arXiv 1905.04899). share: of the
+    photos; largest: half axis, in shares of the side.
+    """
+    (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
+    rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
+    y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
+    inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
+    L, ab = rgb_to_L_ab(rgb.roll(1, 0))
+    inside, turn, plain = (maps[:, None] for maps in (inside, draw(-math.pi, math.pi), draw(0, 1)))
+    mean = (ab * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
+    a, b = ab.lerp(mean, plain).split(1, 1)
+    ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
+    return torch.where(inside, L_ab_to_rgb(L, ab), rgb)
+
+
+def distance(ours: Tensor, ab: Tensor) -> Tensor:
+    """Return the mean Euclidean distance of colors (N, 2, H, W)."""
+    return torch.linalg.vector_norm(ours.float() - ab, dim=1).mean()
+
+
 @torch.no_grad()
 def mean_of(networks: dict[str, nn.Module], teachers: tuple, L: Tensor) -> Tensor:
     """Return the mean ab (N, 2, SIZE, SIZE) that a phase's teachers predict from L (N, 1, SIZE, SIZE)."""
-    resize, total = nn.functional.interpolate, 0.0
+    resize, total = F.interpolate, 0.0
     for name, weight, size, mirrored in teachers:
         seen = resize(L, (size, size), mode="bicubic").clamp(-1, 1) if size != SIZE else L
         ab = networks[name](seen.flip(-1)).flip(-1) if mirrored else networks[name](seen)
@@ -161,17 +189,17 @@ def beyond(here: nn.Module, there: nn.Module) -> nn.Module:
     return network
 
 
-def fit(name: str, generator: nn.Module, loss_of_batch: Callable[[], Tensor]) -> nn.Module:
+def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[], Tensor]) -> nn.Module:
     """Train for the steps of a phase and return the EMA weights; continues at the phase's last checkpoint."""
-    phase, file = PHASES[name], workspace.folder("box") / f"{name}.pt"
-    parameters = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    file = workspace.folder("box") / f"{name}.pt"
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps))),
-    )
-    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
-    parts, first = {"network": generator, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
+    rates = [
+        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
+    ]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
+    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
+    parts, first = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
         state = torch.load(file, weights_only=True)
         first = state.pop("step")
@@ -184,7 +212,7 @@ def fit(name: str, generator: nn.Module, loss_of_batch: Callable[[], Tensor]) ->
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        ema.update_parameters(generator)
+        ema.update_parameters(network)
         if (step + 1) % 500 == 0 or step + 1 == phase.steps:
             torch.save({key: part.state_dict() for key, part in parts.items()} | {"step": step + 1}, file)
     return ema.module
@@ -195,12 +223,10 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
 
     draw(count): returns that many training photos, uint8 (N, 3, PACKED, PACKED).
     """
-    phase, accelerator = PHASES[name], workspace.make_accelerator()
+    phase, autocast = PHASES[name], workspace.make_accelerator().autocast
     usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
-    transforms, task = [K.RandomHorizontalFlip(p=0.5), crop], Colorization()
-    if name == "hints":
-        transforms, task = [*transforms, *[paste] * 4], HintedColorization()
+    transforms = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
     generator = generator.to(memory_format=torch.channels_last).train()
 
     def _loss():
@@ -209,19 +235,17 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
             rgb = transform(rgb)
         if phase.strange:
             rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
-        batch = task.batch(rgb.clamp(0, 1))
-        with accelerator.autocast():
-            prediction = task.prediction(batch, generator(*task.inputs(batch)))
-        if not phase.teachers:
-            return ab_distance(prediction)
-        with accelerator.autocast():
-            taught = mean_of(networks, phase.teachers, batch.L[:usual])
+        L, ab = rgb_to_L_ab(rgb.clamp(0, 1))
+        hints = [hints_of(ab, [draw_squares(SIZE, SIZE) for _ in ab])] if name == "hints" else []
+        with autocast():
+            ours = generator(L, *hints)
+            taught = mean_of(networks, phase.teachers, L[:usual]) if phase.teachers else ab
             if phase.strange:  # on these images nothing else is right
-                prediction.ab[usual:] = mean_of(networks, phase.strange, batch.L[usual:])
-                taught = torch.cat([taught, prediction.ab[usual:]])
-        return ab_distance(prediction).lerp(ab_distance(replace(prediction, ab=taught)), phase.taught)
+                ab[usual:] = mean_of(networks, phase.strange, L[usual:])
+                taught = torch.cat([taught, ab[usual:]])
+        return distance(ours, ab).lerp(distance(ours, taught), phase.taught if phase.teachers else 0.0)
 
-    return fit(name, generator, _loss)
+    return fit(name, phase, generator, _loss)
 
 
 @torch.no_grad()
@@ -233,22 +257,57 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
             norm.momentum = None
     with workspace.make_accelerator().autocast():
         for _ in range(12):
-            generator(Colorization().batch(squares_of(draw(32)).float() / 255).L)
+            generator(rgb_to_L_ab(squares_of(draw(32)).float() / 255)[0])
     return generator.eval()
 
 
 def report(generator: nn.Module, photos: Tensor) -> None:
     """Print the gain over gray and the colorfulness on validation photos."""
-    table = metrics.measure_all(metrics.colorize_all(generator, photos), photos, with_ssim=False)
-    gray = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos, with_ssim=False)
-    share = table["colorfulness"].mean() / table["truth"].mean()
-    print(f"validation: {(table['PSNR'] - gray['PSNR']).mean():+.2f} dB over gray at {share:.0%} of the truth's colors")
+    curve = frontier(generator, photos)
+    gain, share = curve.loc[1.0, "PSNR"] - curve.loc[0.0, "PSNR"], curve.loc[1.0, "of truth"]
+    print(f"validation: {gain:+.2f} dB over gray at {share:.0%} of the truth's colors")
 
 
-def main(folder: Path) -> None:
-    """Train all phases and fill the box."""
-    torch.manual_seed(0)
-    np.random.seed(0)
+def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
+    """Return random patches of lightness (H, W), half of them mirrored: (BATCH, 1, PATCH, PATCH) in [-1, 1]."""
+    found = []
+    for i in chance.randint(0, len(photos), BATCH):
+        top, left = (chance.randint(0, length - PATCH + 1) for length in photos[i].shape)
+        patch = photos[i][top : top + PATCH, left : left + PATCH].astype(np.float32)
+        found.append(patch[:, :: 1 if chance.rand() < 0.5 else -1].copy())
+    return torch.from_numpy(np.stack(found))[:, None]
+
+
+def compress(small: Tensor, chance: np.random.RandomState) -> Tensor:
+    """Return gray photos (N, 1, H, W) in [0, 1] as JPEG files of quality 50 to 95 decode to."""
+    decoded = []
+    for photo in (small[:, 0] * 255).round().byte().numpy():
+        file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(chance.randint(50, 96))])[1]
+        decoded.append(to_tensor(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)[..., None]))
+    return torch.cat(decoded)
+
+
+def train_enlarger(folder: Path) -> None:
+    """Train with L1 on pairs of small and large lightness, half of the batches small JPEG files, and fill the box."""
+    read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0, 0].numpy().astype(np.float16) for path in list_photos(folder))
+    photos, chance = [L for L in read if min(L.shape) >= SMALLEST], np.random.RandomState(0)
+    network = SRResNet(8).to(memory_format=torch.channels_last)
+    autocast = workspace.make_accelerator().autocast
+
+    def _loss():
+        L = patches(photos, chance)
+        small = bicubic((L + 1) / 2, 1 / SRResNet.scale).clamp(0, 1)
+        small = compress(small, chance) if chance.rand() < 0.5 else small
+        with autocast():
+            output = network(small * 2 - 1)
+        return F.l1_loss(output.float(), L)
+
+    network = fit("enlarger", ENLARGER, network, _loss)
+    save_network(BOX / "superres.safetensors", network, Config(profile="laptop", run="in the box"), half=True)
+
+
+def train_box(folder: Path) -> None:
+    """Train all phases of the colorizer and fill the box."""
     photos, sources = pack(folder)
     validation, training = divide(sources)
     held_out, networks = squares_of(photos[validation]), {}
@@ -265,9 +324,9 @@ def main(folder: Path) -> None:
 
         generator = copy.deepcopy(networks[phase.start]) if phase.start else Generator(**cfg.generator())
         if name == "hints":
-            networks[name] = train(name, networks, with_hints(generator, squares_of(photos[training[::8]])), _draw)
-        else:
-            networks[name] = settle(train(name, networks, generator, _draw), _draw)
+            generator = with_hints(generator, squares_of(photos[training[::8]]))
+        trained = train(name, networks, generator, _draw)
+        networks[name] = trained if name == "hints" else settle(trained, _draw)
         report(networks[name].eval(), held_out)
         if name == "general":
             networks["beyond"] = beyond(networks["colors"], networks["general"])
@@ -279,4 +338,8 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Train the model in the box on a folder of photos.")
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder for each source of varied color photos")
-    main(parser.parse_args().photos)
+    parser.add_argument("--enlarger", action="store_true", help="train the enlarger, on photos of 200 pixels and more")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    (train_enlarger if options.enlarger else train_box)(options.photos)

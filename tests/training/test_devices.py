@@ -12,14 +12,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from helpers.color import L_ab_to_rgb
+from helpers.data.batches import lab_batch
 from helpers.models.discriminator import Discriminator
 from helpers.models.generator import Generator
-from helpers.models.srresnet import SRResNet
-from helpers.training.losses import LossTerm, gan_loss, generator_terms
-from helpers.training.tasks import HintedColorization, SuperResolution
+from helpers.training.steps import make_adversarial_step, make_warmup_step
 
 META = torch.device("meta")
 MAKERS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)  # of Python's numbers and lists
@@ -30,106 +29,50 @@ def on(device, things):
     return any(isinstance(x, Tensor) and x.ndim and x.device.type == device for x in tree_leaves(things))
 
 
-def here():
-    """Return the line of the helpers that is running."""
-    frames = [frame for frame in traceback.extract_stack() if "/helpers/" in frame.filename]
-    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line}" if frames else "a test"
-
-
-class Makers(TorchFunctionMode):
-    """Collects lines that make tensors of Python's numbers, or index by a list."""
-
-    def __init__(self, lines):
-        self.lines = lines
+class Copies(TorchFunctionMode):
+    """Collects the helpers' lines that bring Python's numbers, a list of indices or a CPU's tensor to the device."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         out = function(*args, **kwargs or {})
         by_list = function is Tensor.__getitem__ and "[" in repr(args[1])
-        if (function in MAKERS or by_list) and on("meta", out):
-            self.lines.add(here())
+        if on("meta", out) and (function in MAKERS or by_list or on("cpu", (args, kwargs))):
+            frames = [frame for frame in traceback.extract_stack() if "/helpers/" in frame.filename]
+            self.lines.add(f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line}" if frames else "a test")
         return out
 
-
-class Mixtures(TorchDispatchMode):
-    """Collects lines whose operations take a tensor from the CPU to the device."""
-
-    def __init__(self, lines):
-        super().__init__()
-        self.lines = lines
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **kwargs or {})
-        if on("cpu", (args, kwargs)) and on("meta", out):
-            self.lines.add(here())
-        return out
+    def of(self, task):
+        """Return the lines of a task."""
+        self.lines = set()
+        with self:
+            task()
+        return self.lines
 
 
-def copies_of(task):
-    lines = set()
-    with Makers(lines), Mixtures(lines):
-        task()
-    return lines
+NUMBERS = {"tensor": lambda x: torch.tensor([1.0, 2.0], device=META), "to": lambda x: torch.tensor([1.0, 2.0]).to(META)}
+NUMBERS |= {"indices": lambda x: x[torch.tensor([0, 1])], "list": lambda x: x[[0, 1]]}
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda x: torch.tensor([1.0, 2.0], device=META),
-        lambda x: torch.tensor([1.0, 2.0]).to(META),
-        lambda x: x.new_tensor([1.0, 2.0]),
-        lambda x: x[[0, 1]],
-        lambda x: x[torch.tensor([0, 1])],
-    ],
-)
-def test_the_spy_sees_a_copy(make):
+def test_the_spy_sees_a_copy():
     x = torch.zeros(3, device=META)
-    assert copies_of(lambda: make(x)) and not copies_of(lambda: 2.0 * x[1:].clamp(min=0.5))
-    with pytest.raises(RuntimeError, match="meta"):
-        x.sum().item()
+    assert not [name for name, make in NUMBERS.items() if not Copies().of(lambda make=make: make(x))]
+    assert not Copies().of(lambda: 2.0 * x[1:].clamp(min=0.5))
 
 
-@pytest.fixture(autouse=True)
-def meta(monkeypatch):
-    """Let accelerate place everything on the meta device, which autocast does not know."""
-    monkeypatch.setattr(Accelerator, "device", META)
+@pytest.mark.parametrize("adversarial", [False, True])
+def test_an_epoch_copies_its_order_and_nothing_else(make, perceptual, cfg, monkeypatch, adversarial):
+    monkeypatch.setattr(Accelerator, "device", META)  # which autocast does not know
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    generator = Generator("test_efficientnet", None, res_blocks=1)
+    networks = [generator, Discriminator()][: 1 + adversarial]
+    trainer = make(adversarial, networks=networks, optimizer=torch.optim.SGD, augment=False)  # no fused Adam on meta
+    pairs, judge, steps = [*trainer.networks.values()], deepcopy(perceptual).to(META), []
+    real = make_adversarial_step(cfg, *pairs, judge, nullcontext) if adversarial else make_warmup_step(cfg, *pairs[0])
+    trainer.step = lambda batch: steps.append(1) or real(batch)
+    first = lab_batch(torch.zeros(1, 3, 8, 8, device=META))
+    L_ab_to_rgb(first.L, first.ab)  # makes the constants of both conversions, once
 
+    def _epoch():
+        with pytest.raises(NotImplementedError, match="meta"):  # the table at its end is read
+            trainer.fit()
 
-@pytest.fixture
-def on_meta(make):
-    """Return a function that gives the copies of a trainer's second batch and step."""
-
-    def _copies(**options):
-        sgd = {"optimizer": torch.optim.SGD}  # Adam's fused kernels do not run there
-        trainer = make(**sgd | options)
-        batches, steps = iter(trainer.batches), []
-        trainer.training_step(next(batches))
-        return copies_of(lambda: steps.append(trainer.training_step(next(batches))))
-
-    return _copies
-
-
-def colorizer():
-    return Generator("test_efficientnet", None, res_blocks=1, bottleneck="attention", attention_at=8)
-
-
-def test_no_step_of_the_warmup_copies(on_meta):
-    assert not on_meta(adversarial=False, generator=colorizer(), augment=[])
-
-
-def test_no_adversarial_step_copies(on_meta, perceptual, cfg):
-    terms = generator_terms(cfg, deepcopy(perceptual).to(META))
-    assert not on_meta(terms=terms, generator=colorizer(), discriminator=Discriminator(), augment=[])
-
-
-def test_no_step_with_hints_copies(on_meta, monkeypatch):
-    """Attention to hints reads how many there are, once per step; here the answer is always nine."""
-    monkeypatch.setattr(Tensor, "__int__", lambda self: 9)
-    generator = Generator("test_efficientnet", None, res_blocks=1, hints=True)
-    assert not on_meta(adversarial=False, generator=generator, augment=[], task=HintedColorization())
-
-
-def test_no_step_of_super_resolution_copies(on_meta):
-    terms = [LossTerm("GAN", 1.0, gan_loss), LossTerm("L1", 1.0, lambda p: (p.L - p.L_pred).abs().mean())]
-    task = SuperResolution("superres_gan")
-    assert not on_meta(terms=terms, generator=SRResNet(1), discriminator=Discriminator(1), augment=[], task=task)
+    assert not [line for line in Copies().of(_epoch) if "self.order()" not in line] and len(steps) == 4

@@ -39,16 +39,12 @@ def both(tmp_path_factory):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_weights_are_equal_after_every_step_and_change_from_step_to_step(both, phase):
-    first, second = ([step["weights"] for step in process[phase]["steps"]] for process in both[0])
-    assert first == second and len(set(first)) == len(first) == 4  # 16 photos, batches of 4, 2 processes, 2 epochs
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_the_processes_share_the_photos_of_an_epoch(both, phase):
+def test_the_processes_share_an_epochs_photos_and_have_the_same_weights_after_every_step(both, phase):
+    first, second = (process[phase]["steps"] for process in both[0])
+    weights = [step["weights"] for step in first]
+    assert weights == [step["weights"] for step in second] and len(set(weights)) == len(weights) == 4  # in 2 epochs
     for epoch in (slice(0, 2), slice(2, 4)):
-        parts = [sum((step["photos"] for step in process[phase]["steps"][epoch]), []) for process in both[0]]
-        assert sorted(parts[0] + parts[1]) == list(range(16))
+        assert sorted(sum((step["photos"] for step in first[epoch] + second[epoch]), [])) == list(range(16))
 
 
 def test_there_is_one_set_of_metrics_over_all_validation_photos(both, monkeypatch):
@@ -60,10 +56,10 @@ def test_there_is_one_set_of_metrics_over_all_validation_photos(both, monkeypatc
     assert first["warmup"]["history"]["val L1"][-1] == pytest.approx(table["L1"].mean(), rel=1e-4)
 
 
-def test_only_the_first_process_writes_but_for_random_states(both):
+def test_only_the_first_process_writes(both):
     first, second = (process["written"] for process in both[0])
-    assert any("history" in path for path in first) and any("model" in path for path in first)
-    assert not [path for path in second if "random_states_1" not in path]
+    assert any("history" in path for path in first) and any("checkpoint" in path for path in first)
+    assert not second
 
 
 def test_two_processes_that_died_go_on_as_if_they_had_not(both):
@@ -75,13 +71,18 @@ def test_two_processes_that_died_go_on_as_if_they_had_not(both):
     pd.testing.assert_frame_equal(whole, broken, check_exact=True)
 
 
-def test_the_command_trains_both_phases_on_all_processes(tmp_path, monkeypatch):
-    fields = ("precision=fp32", "batch_size=2", "warmup_epochs=1", "adversarial_epochs=1", "run=pair")
-    fields += ("encoder=test_efficientnet", "bottleneck=attention", "attention_at=8")
-    done = launch(tmp_path, "-m", "helpers.training", "--set", *fields)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("warmup 1/1") == done.stdout.count("adversarial 1/1") == 1
+def test_the_command_trains_both_phases_on_all_processes_and_the_second_copies_what_must_match(tmp_path, monkeypatch):
+    small = {"precision": "fp32", "warmup_epochs": 1, "adversarial_epochs": 1, "run": "pair", "batch_size": 2}
+    warmup = small | {"seed": 3, "size": 32, "encoder": "test_efficientnet", "res_blocks": 0}
+    for phase, values in (("warmup", warmup), ("adversarial", small)):
+        command = ["-m", "helpers.training", "--profile", "smoke", "--phase", phase, "--set", json.dumps(values)]
+        done = launch(tmp_path, *command)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(f"{phase} 1/1") == 1
+    assert "size=32" in done.stdout
     monkeypatch.setenv("COLORIZE_WORKSPACE", str(tmp_path))
     run = Run("pair")
-    assert run.load("adversarial") and run.settings("warmup")["batch_size"] == 2
-    assert len(run.table("warmup", "steps")) == (run.table("warmup", "manifest")["split"] == "train").sum() // 4
+    first, second = (run.settings(phase) for phase in PHASES)
+    assert run.load("adversarial") and first == second
+    photos, other = (run.table(phase, "manifest") for phase in PHASES)
+    assert photos.equals(other) and len(run.table("warmup", "steps")) == (photos["split"] == "train").sum() // 4

@@ -1,4 +1,4 @@
-"""Colorize a photo, a film or a folder from the command line: `python -m helpers.inference IN OUT`."""
+"""Colorize a photo, a film or a folder from the command line: `python -m helpers.apps IN OUT`."""
 
 import argparse
 import os
@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.inference import film
-from helpers.inference.colorizer import Colorizer, Options
+from helpers.apps.folder import FILMS, colorize_folder
+from helpers.apps.photo_files import colorize_file
+from helpers.inference.colorizer import CHOICES, Colorizer, Options
 from helpers.inference.enlarger import Enlarger
-from helpers.inference.folder import colorize_file, colorize_folder
-from helpers.inference.steadying import colorize_film
 from helpers.inference.user_hints import Hint, read_hints
 
 
@@ -27,6 +26,8 @@ def command() -> argparse.ArgumentParser:
     add("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place; in a film: @seconds")
     add("--hints", metavar="FILE", help="JSON: a list of hints with x, y and color")
     add("--like", default="", metavar="FILE", help="a color photo to take the colors from")
+    add("--keep-color", choices=CHOICES, default="auto", help="where it is; auto: of shots in color of a gray film")
+    add("--deinterlace", choices=CHOICES, default="auto", help="films; auto: what is flagged or looks interlaced")
     add("--enlarge", type=int, choices=(1, 2, 4), default=1, help="times as large")
     add("--enlarger", help="its weights; default: the most recent ones")
     add("--enlarge-large", action="store_true", help="enlarge photos of over 2 million pixels too")
@@ -56,7 +57,9 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
         colorize_folder(source, target, colorizer, quality, file_format, **given)
         return
     print(f"weights: {colorizer}")
-    if source.suffix.lower() in film.SUFFIXES:
+    if source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4"):
+        from helpers.apps.film_job import colorize_film
+
         notes = colorize_film(source, target, colorizer, hints, **given)
     else:
         notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)

@@ -1,4 +1,4 @@
-"""A page for the browser: drop photos and films, paint hints, download. `python -m helpers.inference.app`."""
+"""A page for the browser: drop photos and films, paint hints, download. `python -m helpers.apps.page`."""
 
 import argparse
 import os
@@ -17,13 +17,13 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageColor
 
+from helpers.apps.film_job import colorize_film
+from helpers.apps.folder import FILMS, target_of
+from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
-from helpers.inference.colorizer import Colorizer
-from helpers.inference.film import SUFFIXES
-from helpers.inference.folder import colorize_file, target_of
-from helpers.inference.steadying import colorize_film
-from helpers.inference.suggestions import answers, reference_hints
-from helpers.inference.user_hints import NO_HINTS, Hint, likely_colors
+from helpers.inference.colorizer import CHOICES, Colorizer
+from helpers.inference.suggestions import alternatives, reference_hints
+from helpers.inference.user_hints import NO_HINTS, Hint, suggest_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
 SHOWN = 320  # pixels on the shorter side of the photo to paint on, for speed
@@ -36,6 +36,7 @@ Or click a place in the colored photo: likely colors for it appear below the pho
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
+MORE = {"keep_color": "Keep what is in color", "deinterlace": "Deinterlace"}
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
 
 
@@ -115,7 +116,7 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
 
 def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: dict[str, Any]) -> tuple:
     """Colorize an uploaded photo; returns its title, both previews' paths, the result's path, and notes."""
-    if Path(file).suffix.lower() in SUFFIXES:
+    if Path(file).suffix.lower() in FILMS:
         raise ValueError("this is a film: drop it on the tab Films")
     target = place_for(folder, file)
     notes = colorize_file(Path(file), target, colorizer, colorizer.options(**options))
@@ -136,23 +137,26 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     """Lay out the tab for a film."""
     with gr.Row():
         with gr.Column(scale=1):
-            file = gr.File(label="Film", file_types=sorted(SUFFIXES), height=180, elem_id="film")
+            file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
             saturation = gr.Slider(value=1, **SATURATION)
             steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
+            with gr.Accordion("More", open=False):
+                fields = {name: gr.Radio(CHOICES, label=label, value="auto") for name, label in MORE.items()}
+            fields |= {"saturation": saturation, "steady": steady}
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 
     def _withdraw():
         return None, gr.DownloadButton(visible=False)
 
-    def _colorize(file, saturation, steady, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
+    def _colorize(file, *values, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         with reported(file):
             target = place_for(folder, file)
-            notes = colorize_film(file, target, colorizer, saturation=saturation, steady=steady)
+            notes = colorize_film(file, target, colorizer, **dict(zip(fields, values, strict=True)))
             return str(target), download_of(target, notes)
         return _withdraw()
 
-    inputs = [file, saturation, steady]
+    inputs = [file, *fields.values()]
     coloring = start.click(_colorize, inputs, [player, download])
     gr.on([part.change for part in inputs], _withdraw, None, [player, download], cancels=coloring)
 
@@ -227,13 +231,13 @@ class HintsTab:
 
     def propose(self, photo: np.ndarray, result: np.ndarray, event: gr.SelectData) -> tuple:
         """Return a clicked place, and swatches of likely colors for it, each with its color as the caption."""
-        found = likely_colors(self.colorizer.generator, photo, result, *map(int, event.index))
+        found = suggest_colors(self.colorizer.generator, photo, result, *map(int, event.index))
         found = found if len(found) > 1 else found + COLORS  # weights without a palette
         return event.index, [(np.full((40, 40, 3), ImageColor.getrgb(color), np.uint8), color) for color in found]
 
     def answers(self, photo: np.ndarray | None) -> tuple:
         """Return several answers as lists of hints, and as photos."""
-        lists = [] if photo is None else answers(self.colorizer, photo)
+        lists = [] if photo is None else alternatives(self.colorizer, photo)
         return lists, [self.colorizer(photo, hints) for hints in lists]
 
 

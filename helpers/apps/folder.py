@@ -1,39 +1,27 @@
-"""Colorizing files: one, or a folder that continues where it stopped and lists what it had to skip."""
+"""Colorizing a folder: it continues where it stopped, and lists what it had to skip."""
 
 import errno
-import io
 import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from PIL import Image, ImageCms
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.data.dataset import unexplained
-from helpers.data.photos import SUFFIXES, pages, read_rgb, walk
+from helpers.apps.photo_files import COLORED, JPEG, colorize_to_bytes
+from helpers.data.photos import SUFFIXES, count_pages, walk
 from helpers.files import locked, write_atomically
-from helpers.inference import film
 from helpers.inference.colorizer import Colorizer, Options
-from helpers.inference.steadying import make_film
-from helpers.inference.suggestions import reference_hints
 
-ROTATION = 0x0112  # tags of EXIF data
-DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)  # what, camera, program, when, who, whose
-JPEG = (".jpg", ".jpeg")
-JPEG_SIDE = 65_535  # pixels on a side of a JPEG file
-TINTED = 3.0  # CIE units; what lightness does not explain of the colors of gray or toned photos, at most
-COLORED = "it was in color already: only its lightness was used"
+FILMS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".ts", ".mts", ".m2ts"}
+FILMS |= {".3gp", ".vob", ".flv", ".dv"}  # endings of films' names; the modules for films are loaded for a film only
 # faults of one result's name; any other fault in writing is the target folder's
 OF_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
@@ -41,82 +29,14 @@ OF_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.E
 def target_of(path: Path, file_format: str = "", page: str = "") -> str:
     """Return the name of a file's colorized version: in "jpeg", "png", or with "" in its own format if possible."""
     suffix = path.suffix.lower()
-    if suffix in film.SUFFIXES:
-        ending = film.target_suffix(path)
+    if suffix in FILMS:
+        from helpers.apps.film_writer import target_suffix
+
+        ending = target_suffix(path)
     else:
         own = suffix if suffix in (*JPEG, ".png") else ".png"
         ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
     return f"{path.stem}{page}{path.suffix}" + ("" if suffix == ending else ending)
-
-
-def colorize_file(
-    source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int = 95, hints: Sequence = ()
-) -> list[str]:
-    """Colorize a photo file into another, with its EXIF data, resolution and color profile; hints: see `hint_maps`.
-
-    Returns a sentence for each thing that the user may not expect. Raises ValueError for a photo that cannot be read or
-    colorized, FileExistsError for an existing target, OSError for one that cannot be written.
-    """
-    if target.suffix.lower() not in (*JPEG, ".png"):
-        raise ValueError(f"{target}: choose a name that ends in .jpg or .png")
-    if target.exists():
-        raise FileExistsError(f"{target} exists already: choose another name, nothing is overwritten")
-    content, notes = colorized(source, target, colorizer, options, quality, hints)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, lambda path: path.write_bytes(content))
-    more = pages(source) - 1
-    return notes + ([f"its other pages ({more}) are left out: colorize its folder to get them"] if more else [])
-
-
-def colorized(
-    source: Path, target: Path, colorizer: Colorizer, options: Options, quality: int, hints: Sequence, page: int = 0
-) -> tuple[bytes, list[str]]:
-    """Return a photo, or a page of a TIFF, in color as the bytes of a target file, and notes as `colorize_file` does.
-
-    Raises ValueError for a photo that cannot be read or colorized.
-    """
-    try:
-        photo = read_rgb(source, page, options.max_pixels)
-        hints = [*([reference_hints(colorizer, photo, options.like)] if options.like else []), *hints]
-        content = encoded(colorizer(photo, hints, **asdict(options)), source, target, quality)
-        return content, [COLORED] if unexplained(photo) > TINTED else []
-    except (OSError, ValueError) as error:
-        raise ValueError(str(error)) from error
-    except Exception as error:  # a lack of memory has many types
-        hint = f"with input_size={options.input_size}; a smaller one needs less memory"
-        raise ValueError(f"{source} cannot be colorized {hint}: {error}") from error
-
-
-def encoded(rgb: np.ndarray, source: Path, target: Path, quality: int) -> bytes:
-    """Return a photo (H, W, 3) as the bytes of a file, with those details of the source that can be written."""
-    jpeg = target.suffix.lower() in JPEG
-    if jpeg and max(rgb.shape) > JPEG_SIDE:
-        raise ValueError(f"{source}: a JPEG file holds at most {JPEG_SIDE:,} pixels on a side: choose PNG")
-    how = {"format": "JPEG", "quality": quality, "subsampling": 0} if jpeg else {"format": "PNG", "compress_level": 3}
-    photo, buffer = Image.fromarray(rgb), io.BytesIO()
-    try:
-        photo.save(buffer, **how, **metadata(source))
-    except Exception:  # damaged EXIF data fail in many ways
-        photo.save(buffer := io.BytesIO(), **how)
-    return buffer.getvalue()
-
-
-def metadata(path: Path) -> dict[str, Any]:
-    """Return a file's EXIF data without the rotation, its resolution, and its color profile if that is for RGB."""
-    found = {}
-    with Image.open(path) as photo:
-        exif = photo.getexif()
-        for tag in list(exif):  # a TIFF's other tags are where it stores its pixels, and these are already rotated
-            if tag == ROTATION or (photo.format == "TIFF" and tag not in DESCRIPTIVE):
-                del exif[tag]
-        if len(exif):
-            found["exif"] = exif.tobytes()
-        if photo.info.get("dpi"):
-            found["dpi"] = tuple(map(float, photo.info["dpi"]))
-        profile = photo.info.get("icc_profile")
-        if profile and ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space == "RGB ":
-            found["icc_profile"] = profile
-    return found
 
 
 class Job(NamedTuple):
@@ -136,13 +56,13 @@ def jobs_in(source: Path, target: Path, file_format: str) -> tuple[list[Job], li
         relative, suffix = path.relative_to(source), path.suffix.lower()
         if path.name.startswith("."):
             continue
-        if suffix not in SUFFIXES | film.SUFFIXES:
+        if suffix not in SUFFIXES | FILMS:
             others.append((relative.as_posix(), "skipped: not a kind of photo or film that can be read"))
             continue
-        count = pages(path) if suffix in (".tif", ".tiff") else 1
+        count = count_pages(path) if suffix in (".tif", ".tiff") else 1
         for page in range(count):
             result = relative.with_name(target_of(path, file_format, f"-{page + 1}" if count > 1 else ""))
-            jobs.append(Job(path, suffix in film.SUFFIXES, page, relative.as_posix(), result))
+            jobs.append(Job(path, suffix in FILMS, page, relative.as_posix(), result))
     return sorted(jobs, key=lambda job: job.is_film), others
 
 
@@ -154,8 +74,8 @@ class Target:
 
     def __init__(self, source: Path, folder: Path, colorizer: Colorizer, options: Options, quality: int):
         self.source, self.folder, self.colorizer, self.options = str(source.resolve()), folder, colorizer, options
-        self.quality, self.lock, made_with = quality, threading.Lock(), colorizer.made_with(options)
-        of_photos = {key: value for key, value in made_with.items() if key != "steady"} | {"quality": quality}
+        self.quality, self.lock, made_with = quality, threading.Lock(), colorizer.fingerprint(options)
+        of_photos = {key: made_with[key] for key in made_with.keys() - {"steady", "deinterlace"}} | {"quality": quality}
         self.made_with, self.record, self.entries = {True: made_with, False: of_photos}, folder / "colorized.jsonl", {}
         for line in self.record.read_text(errors="replace").splitlines() if self.record.exists() else ():
             with suppress(ValueError, KeyError, TypeError):  # torn: the program was killed while it wrote
@@ -192,9 +112,13 @@ class Target:
         if job.is_film:
             if not before:
                 self.add(entry)  # the name is ours, even if the program is killed before the last line
+            from helpers.apps.film_job import make_film
+
             notes = make_film(job.path, place, self.colorizer, self.options)
         else:
-            content, notes = colorized(job.path, place, self.colorizer, self.options, self.quality, (), job.page)
+            content, notes = colorize_to_bytes(
+                job.path, place, self.colorizer, self.options, self.quality, (), job.page
+            )
             self.add(entry)
             write_atomically(place, lambda path: path.write_bytes(content))
         self.add(entry | state | {"note": "; ".join(notes)})
@@ -268,10 +192,12 @@ def _report(target: Path, jobs: list[Job], outcomes: list, others: list, coloriz
     counts, file = Counter(outcome for outcome, _ in outcomes), target / "skipped.csv"
     skipped, done = counts["skipped"] + len(others), counts["done before"]
     print(f"{counts['colorized']} colorized, {done} done before, {skipped} skipped; weights: {colorizer}")
-    if count := outcomes.count(("colorized", COLORED)):
+    if count := sum(COLORED in note for outcome, note in outcomes if outcome == "colorized"):
         print(f"{count} were in color already: only their lightness was used")
-    notes = [(job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1]]
-    table = pd.DataFrame(others + [note for note in notes if COLORED not in note[1]], columns=["photo", "reason"])
+    notes = [
+        (job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1] not in ("", COLORED)
+    ]
+    table = pd.DataFrame(others + notes, columns=["photo", "reason"])
     if len(table):
         print(f"{file} lists what was skipped or lost")
     # file names need not be valid Unicode

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from skimage.data import coffee
 
-from helpers.inference import app
+from helpers.apps import page as page_module
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.user_hints import Hint
 from helpers.models.srresnet import SRResNet
@@ -139,7 +139,7 @@ def test_a_hint_changes_the_picture_and_withdraws_the_old_download(page, tmp_pat
 
 def test_hints_are_scaled_to_the_photo_and_empty_layers_are_none(hinted_generator):
     with gr.Blocks():
-        tab = app.HintsTab(Colorizer(hinted_generator, "fp32"), "")
+        tab = page_module.HintsTab(Colorizer(hinted_generator, "fp32"), "")
     layers = [None, np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 4), 255, np.uint8)]
     found = tab.hints(coffee(), {"layers": layers}, [Hint(10, 20, "red")], None, 1.0, share=2.5)
     assert found[0] is layers[2] and found[1:] == [Hint(25, 50, "red")]
@@ -148,5 +148,5 @@ def test_hints_are_scaled_to_the_photo_and_empty_layers_are_none(hinted_generato
 
 def test_wrong_weights_are_a_clear_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        app.main(["--weights", str(tmp_path / "gone.safetensors")])
+        page_module.main(["--weights", str(tmp_path / "gone.safetensors")])
     assert ended.value.code == 2 and "gone.safetensors is missing" in capsys.readouterr().err
