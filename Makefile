@@ -45,7 +45,10 @@ app: $(VENV)/installed
 	$(BIN)/python -m helpers.apps.page
 
 page: $(VENV)/installed
-	$(BIN)/python -m helpers.apps.share --run "$(RUN)" $(if $(TO),--to "$(TO)")
+	@$(BIN)/python -c "import sys; sys.tracebacklimit = 0; from helpers.apps import share; share.library()"  # fails early
+	@mkdir -p artifacts/notebooks $(if $(TO),"$(TO)")
+	@$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
+		-r RUN "$(RUN)" -r TO "$(if $(TO),$$(cd "$(TO)" && pwd))" notebooks/11_share.ipynb artifacts/notebooks/11_share.ipynb
 
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check

@@ -8,6 +8,7 @@ const ENCODED = Uint8Array.from({ length: STEPS + 1 }, (_, i) => Math.round(255 
 const encoded = (x) => ENCODED[x <= 0 ? 0 : x >= 1 ? STEPS : (x * STEPS + 0.5) | 0];
 const root = (x) => (x > 0.008856 ? Math.cbrt(x) : 7.787 * x + 4 / 29);
 const power = (x) => (x > 6 / 29 ? x * x * x : 3 * (6 / 29) ** 2 * (x - 4 / 29));
+const step = (place) => Math.round(32 * place) / 32; // OpenCV looks tables up in such steps
 const rootOfY = (r, g, b) => root(0.212671 * LINEAR[r] + 0.71516 * LINEAR[g] + 0.072169 * LINEAR[b]); // (L* + 16) / 116
 
 /** Return a and b in [-1, 1] of a color "#rrggbb". */
@@ -18,19 +19,20 @@ export function colorToAb(color) {
   return [(500 * (x - y)) / 128, (200 * (y - z)) / 128];
 }
 
-/** Return a table of the largest chroma inside sRGB by lightness and hue, with the least at any hue. */
+/** Return the table of `gamut_boundary` in helpers/color.py with the least limit of each lightness and those beside it. */
 export function makeGamut(table, lights, hues) {
-  const rows = Array.from({ length: lights }, (_, i) => Math.min(...table.subarray(i * hues, (i + 1) * hues)));
-  return { table, lights, hues, least: rows.map((value, i) => Math.min(value, rows[i - 1] ?? 1, rows[i + 1] ?? 1)) };
+  const rows = Array.from({ length: lights }, (_, i) => Math.min(...table.subarray(3 * i * hues, 3 * (i + 1) * hues)));
+  return { table, lights, hues, least: rows.map((_, i) => Math.min(...rows.slice(Math.max(0, i - 1), i + 2))) };
 }
 
-/** Return the largest chroma at a lightness in [0, 1] and the hue of (a, b). */
-function largestChroma({ table, lights, hues }, light, a, b) {
-  const row = Math.min(Math.max(light * (lights - 1), 0), lights - 1.001);
-  const column = Math.min((Math.atan2(b, a) / (2 * Math.PI) + 0.5) * (hues - 1), hues - 1.001);
-  const down = row % 1, right = column % 1, at = (row - down) * hues + column - right;
-  const upper = (1 - right) * table[at] + right * table[at + 1];
-  return (1 - down) * upper + down * ((1 - right) * table[at + hues] + right * table[at + hues + 1]);
+/** Return how far from gray, as |a| + |b|, a color may be: at a lightness in [0, 1] and a hue from -2 to 2. */
+function limit({ table, lights, hues }, light, hue) {
+  const row = Math.min(step(light * (lights - 1)), lights - 1.001), down = row % 1;
+  const column = Math.min(step(((hue + 2) * (hues - 1)) / 4), hues - 1.001), right = column % 1;
+  const at = 3 * ((row - down) * hues + column - right), below = at + 3 * hues;
+  const along = (i) => (1 - right) * table[i] + right * table[i + 3];
+  const channel = (i) => (1 - down) * along(at + i) + down * along(below + i);
+  return Math.min(channel(0), channel(1), channel(2));
 }
 
 /** Return for each of `more` pixels the first of the two of `less` pixels beside it, and the second one's share. */
@@ -54,8 +56,9 @@ export function colorize(pixels, top, width, height, ab, gamut) {
       const i = 2 * columns.first[x], share = columns.share[x];
       const a = (1 - share) * line[i] + share * line[i + 2], b = (1 - share) * line[i + 1] + share * line[i + 3];
       const rootY = rootOfY(pixels[at], pixels[at + 1], pixels[at + 2]), light = 1.16 * rootY - 0.16, Y = power(rootY);
-      const chroma = Math.sqrt(a * a + b * b), inside = chroma <= gamut.least[Math.round(light * (gamut.lights - 1))];
-      const kept = inside ? 1 : Math.min(1, largestChroma(gamut, light, a, b) / chroma); // of the chroma
+      const chroma = Math.abs(a) + Math.abs(b), hue = b < 0 ? a / chroma - 1 : 1 - a / chroma; // around from -2 to 2
+      const inside = 128 * chroma <= gamut.least[Math.round(light * (gamut.lights - 1))];
+      const kept = inside ? 1 : Math.min(1, limit(gamut, light, hue) / (128 * chroma)); // of the chroma
       const X = 0.95047 * power(rootY + (128 / 500) * kept * a), Z = 1.08883 * power(rootY - (128 / 200) * kept * b);
       pixels[at] = encoded(3.2404813432 * X - 1.5371515163 * Y - 0.4985363262 * Z);
       pixels[at + 1] = encoded(-0.96925495 * X + 1.8759900015 * Y + 0.0415559266 * Z);

@@ -1,5 +1,6 @@
 """The static page in a real browser: the colors of Python, hints, offline, bad files; and the exported graph."""
 
+import copy
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from bench.measures import taught
 from browsing import CHROMIUM, LONG, QUIET, UPLOAD, needs_browser
 from PIL import Image
 from skimage.data import astronaut, coffee
@@ -18,6 +20,7 @@ from helpers.inference.colorizer import Colorizer
 from helpers.inference.user_hints import Hint
 from helpers.models.hint_attention import HintAttention
 
+export, in_half = taught("11_share", "export", "in_half")
 PHONE = {"width": 360, "height": 740}
 
 
@@ -53,8 +56,16 @@ def network():
 
 
 @pytest.fixture(scope="module")
+def straight(network):
+    """The network as it is on the page, where hints reach through edges."""
+    network = copy.deepcopy(network)
+    network.hint_attention.slots = 64
+    return network
+
+
+@pytest.fixture(scope="module")
 def model(network):
-    return share.export(network)
+    return in_half(export(network))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,8 @@ def address(tmp_path_factory, model):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLORIZE_WORKSPACE", str(tmp_path_factory.mktemp("workspace")))
         try:
-            folder = share.write_page(model, tmp_path_factory.mktemp("page"), "mine", Small.trained_size)
+            folder = tmp_path_factory.mktemp("page")
+            share.write_page(model, folder, "mine", Small.trained_size)
         except RuntimeError as error:
             pytest.skip(str(error))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
@@ -115,20 +127,20 @@ def photo(tmp_path):
 
 
 @needs_browser
-def test_the_page_has_the_colors_of_python_with_hints_and_saturation(page, photo, network):
-    colorizer = Colorizer(network, "fp32")
+def test_the_page_has_the_colors_of_python_with_hints_and_saturation(page, photo, straight):
+    colorizer = Colorizer(straight, "fp32")
     color(page, photo)
     plain, expected = downloaded(page), colorizer(photo).astype(int)
     assert np.ptp(expected, axis=2).mean() > 20  # it is in color
     difference = np.abs(plain - expected)
-    assert plain.shape == (512, 768, 3) and difference.mean() < 0.5 and difference.max() <= 4
+    assert plain.shape == (512, 768, 3) and difference.mean() < 0.1 and difference.max() <= 4
     stage = page.locator("#stage").bounding_box()
     page.locator("#stage").click(position={"x": stage["width"] * 0.2625, "y": stage["height"] * 0.5125})
     page.locator("#color").fill("#2040c0")
     page.locator("#saturation").fill("1.5")
     hinted, expected = downloaded(page), colorizer(photo, [Hint(202, 262, "#2040c0")], saturation=1.5).astype(int)
     difference = np.abs(hinted - expected)
-    assert difference.mean() < 0.5 and np.quantile(difference, 0.999) <= 4  # the gamut's corners differ a little
+    assert difference.mean() < 0.5 and difference.max() <= 4
     assert np.argmax(hinted[262, 202]) == 2 and np.abs(hinted - plain)[262, 202].max() > 20
     page.get_by_role("button", name="Undo").click()
     page.locator("#saturation").fill("1")
@@ -159,15 +171,14 @@ def test_what_is_no_photo_is_named_and_a_turned_photo_is_upright(page, tmp_path)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (160, 96), (96, 224)])
-def test_the_graph_is_the_network_at_any_size_with_few_hints_and_many(network, model, size):
-    graph = onnxruntime.InferenceSession(share.in_half(model).SerializeToString())
+def test_the_graph_is_the_network_at_any_size_with_few_hints_and_many(straight, model, size):
+    graph = onnxruntime.InferenceSession(model.SerializeToString())
     L, hints = torch.rand(1, 1, *size) * 2 - 1, torch.zeros(1, 3, *size)
     with torch.inference_mode():
         for spots in (0, 3, 20):
             for i in range(spots):
                 hints[0, :, i, i : i + 5] = torch.tensor([0.2, -0.1, 1]).view(3, 1)
-            network.hint_attention.slots = 0
-            expected = network(L, hints) if spots else network(L)
+            expected = straight(L, hints) if spots else straight(L)
             found = graph.run(None, {"L": L.numpy(), "hints": hints.numpy()})[0]
             assert np.abs(found - expected.numpy()).max() < (1e-5 if spots == 0 else 2e-4)
 
@@ -186,7 +197,7 @@ class Branching(nn.Module):
 def test_a_layer_that_onnx_cannot_express_is_named(layer):
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.ReLU(), layer), nn.Tanh())
     with pytest.raises(ValueError, match="the layer '1.1' cannot be expressed in ONNX"):
-        share.export(network)
+        export(network)
 
 
 def test_without_npm_the_message_says_what_to_install(monkeypatch):
