@@ -69,7 +69,7 @@ def write_page(model: onnx.ModelProto, folder: Path, name: str, size: int) -> No
     side that the network was trained on.
     """
     files = library() | {path.name: path.read_bytes() for path in PAGE.glob("[!.]*")}
-    large = {"model.onnx": model.SerializeToString(), "gamut.bin": gamut_boundary().tobytes(), WASM: files.pop(WASM)}
+    large = {"model.onnx": model.SerializeToString(), WASM: files.pop(WASM), "gamut.bin": gamut_boundary().tobytes()}
     packed = {f"{key}.gzip": gzip.compress(content, mtime=0) for key, content in large.items()}
     about = {"name": name, "size": size, "hints": len(model.graph.input) > 1, "gamut": [LIGHTS, HUES]}
     about["files"] = {key: len(content) for key, content in packed.items()}
