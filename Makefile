@@ -1,4 +1,5 @@
 # make app                      a page in the browser: drop photos and films, see them in color
+# make page [RUN=name]          a folder that any web host serves: your colorizer in every browser; TO=folder. Needs npm once
 # make run                      notebooks 00 to 06: the model in the box at work, then fine-tuned on scikit-image's photos
 # make run PROFILE=laptop       trains on Kaggle's photos, small and short; or on your own: PHOTOS=folder
 # make run PROFILE=paper        the report's recipe; needs a GPU. vivid: with what was learned since
@@ -26,7 +27,7 @@ BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench 
 TOOLS = box outputs publish test-colab
 inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(patsubst bench,speed,$@)))
 
-.PHONY: run app test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
+.PHONY: run app page test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 
 run: $(VENV)/installed
 	@mkdir -p artifacts/notebooks
@@ -43,6 +44,12 @@ run: $(VENV)/installed
 app: $(VENV)/installed
 	$(BIN)/python -m helpers.apps.page
 
+page: $(VENV)/installed
+	@$(BIN)/python -c "import sys; sys.tracebacklimit = 0; from helpers.apps import share; share.library()"  # fails early
+	@mkdir -p artifacts/notebooks $(if $(TO),"$(TO)")
+	@$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
+		-r RUN "$(RUN)" -r TO "$(if $(TO),$$(cd "$(TO)" && pwd))" notebooks/11_share.ipynb artifacts/notebooks/11_share.ipynb
+
 test: $(VENV)/installed
 	@$(MAKE) --no-print-directory check
 
@@ -57,7 +64,7 @@ check:
 
 # the notebooks in two rows of about the same length side by side, each in a workspace of its own: those that go on with
 # an earlier one's run, and those that can do with the model in the box
-check-series: ROW = 03 04 05 07
+check-series: ROW = 03 04 05 07 11
 check-others: ROW = 00 01 02 06 08 09 10
 check-series check-others:
 	workspace=$$(mktemp -d) && trap 'rm -rf "$$workspace"' EXIT && \

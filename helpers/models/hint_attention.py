@@ -30,8 +30,13 @@ def cast(corrections: Tensor, share: Tensor) -> Tensor:
 
     corrections: (N, 2, h, w), hint minus prediction in each cell; share: (N, 1, h, w), hinted share of the cell.
     """
-    side = int(APART * min(share.shape[-2:])) // 2 * 2 + 1
-    votes = share / F.avg_pool2d(share, side, 1, side // 2, divisor_override=1).clamp(min=1e-6)  # (N, 1, h, w)
+    height, width = share.shape[-2:]
+
+    def _near(length):  # (length, length): 1 for rows or columns that are not apart; no pooling, so that it exports
+        at = torch.arange(length, device=share.device)
+        return ((at[:, None] - at).abs() <= APART / 2 * torch.sym_min(height, width)).float()
+
+    votes = share / (_near(height) @ share @ _near(width)).clamp(min=1e-6)  # (N, 1, h, w)
     small = (-(corrections.square().sum(1, keepdim=True) / CAST**2).square()).exp()  # (N, 1, h, w)
     number = votes.sum((2, 3))  # (N, 1): how many separate hints there are
     return (votes * small * corrections).sum((2, 3)) * number / (number.square() + FEW**2)
@@ -81,6 +86,7 @@ class HintAttention(nn.Module):
         # Stored divided by 10: Adam moves every number by about the learning rate, and these have further to go
         reaches = [math.log(reach) for reach in (0.15, 0.25, 1.0)]
         self.knobs = nn.Parameter(torch.tensor([5.0, 0.5, *reaches]) / 10)
+        self.slots = 0  # K, where an exported graph needs a fixed number; 0: as many as there are hinted cells
 
     def places(self, features: Sequence[Tensor], L: Tensor) -> Tensor:
         """Return the position u_p of each pixel: (N, width + 3, H, W)."""
@@ -89,7 +95,7 @@ class HintAttention(nn.Module):
         maps = [F.conv2d(x.float(), conv.weight.float()) for conv, x in zip(self.embed, features, strict=True)]
         embedding = F.relu(sum(F.interpolate(x, size, mode="bilinear") for x in maps))  # (N, hidden, H, W)
         embedding = F.conv2d(embedding, self.mix.weight.float())  # (N, width, H, W)
-        rows, columns = (torch.arange(length, device=L.device) / min(size) for length in size)
+        rows, columns = (torch.arange(length, device=L.device) / torch.sym_min(*size) for length in size)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(L), -1, -1, -1)  # (N, 2, H, W)
         reach, alike, looks = (10 * self.knobs[2:]).exp()
         return torch.cat([embedding / looks, grid / reach, L / alike], 1)
@@ -130,7 +136,7 @@ class HintAttention(nn.Module):
             share = F.avg_pool2d(mask, CELL)  # (N, 1, h, w)
             cells = torch.cat([places, mask, hints[:, :2] - ab, ab, torch.ones_like(mask)], 1) * mask
             cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
-            count = max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the photo with the most hints
+            count = self.slots or max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the fullest photo
             hinted, index = share.flatten(1).topk(count)  # (N, K)
             found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
             found = torch.where(hinted[..., None] > 0, found, found[:, :1])  # empty slots lie where a hint is
@@ -140,7 +146,7 @@ class HintAttention(nn.Module):
             nothing = F.pad(cast(cells[:, -5:-3], share), (0, 3))  # (N, 5): the value of the empty slot
             value = torch.cat([value, nothing[:, None]], 1)
             parts = places.flatten(2).mT, key, strict, bias, value
-            if self.training:  # straight: shortest paths in each step would take longer than the network
+            if self.training or self.slots:  # straight: shortest paths would slow each step, and no graph holds them
                 taken = attended(*parts)
             else:
                 taken = torch.stack([self.around_edges(*one) for one in zip(L[:, 0], *parts, strict=True)])
