@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from helpers import workspace
 from helpers.inference.user_hints import Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
@@ -59,18 +60,24 @@ def steady(
     weight: float = 0.9,
     backward: bool = True,
     ahead: int = 0,
+    flows: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Return steadied colors of consecutive frames, and "gray" and "ab" of the last one for the next call.
 
     grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: "gray" and "ab" of the
     frame before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's
     and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned.
+    flows: of frames to the one before and back, if they are known; those found are added.
     """
-    flows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    made: list[np.ndarray] = []
+    flows = {} if flows is None else flows
+    earlier, made = [before and before["gray"], *grays], []
+    moving = [i for i in range(len(grays)) if i not in cuts and earlier[i] is not None and i not in flows]
+    found = workspace.in_parallel(
+        lambda i: (optical_flow(grays[i], earlier[i]), optical_flow(earlier[i], grays[i])), moving
+    )
+    flows.update(zip(moving, found, strict=True))
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
-        if i not in cuts and before is not None:
-            flows[i] = optical_flow(gray, before["gray"]), optical_flow(before["gray"], gray)
+        if i in flows:
             ab = blend(ab, before["ab"], *flows[i], weight)
         before = {"gray": gray, "ab": ab}
         made.append(ab)
