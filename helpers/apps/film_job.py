@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain, count, islice, pairwise, takewhile
 from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import cv2
@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from helpers import workspace
 from helpers.apps.film_reader import Film, find_cuts
 from helpers.apps.film_writer import FORMATS, mux, write_film
-from helpers.apps.optical_flow import propagate_hints, steady
+from helpers.apps.optical_flow import find_flows, propagate_hints, steady
 from helpers.apps.photo_files import COLORED, like_hints
 from helpers.files import locked, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, in_color, render
@@ -47,6 +47,8 @@ def ahead(items: Iterator, length: int = BATCH) -> Iterator:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+# number, time, picture (H, W, 3), and gray (h, w) and ab (h, w, 2) at the input size
+Frame = tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
 Plan = tuple[list[int], dict[int, list[Hint]], list[list[int]], list[str]]
 
 
@@ -169,16 +171,6 @@ def make_film(
     return notes
 
 
-class Frame(NamedTuple):
-    """A frame on its way: its number and time, the picture, and its gray (h, w) and ab (h, w, 2) at the input size."""
-
-    number: int
-    time: int
-    picture: np.ndarray
-    gray: np.ndarray
-    ab: np.ndarray
-
-
 def predicted(
     frames: Iterator, colorizer: Colorizer, options: Options, traveling: dict[int, list[Hint]], kept: set[int]
 ) -> Iterator[Frame]:
@@ -187,7 +179,7 @@ def predicted(
         hints = [traveling.get(i, []) for i, _ in some]
         painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, hints)
         for (i, (time, rgb)), picture, gray, ab in zip(some, *painted, strict=True):
-            yield Frame(i, time, cv2.resize(rgb, picture.shape[1::-1]) if i in kept else picture, gray, ab)
+            yield i, time, cv2.resize(rgb, picture.shape[1::-1]) if i in kept else picture, gray, ab
 
 
 def steadied(
@@ -199,13 +191,14 @@ def steadied(
         waiting += islice(frames, length + AHEAD - len(waiting))
         if not waiting:
             return
+        *others, grays, colors = zip(*waiting, strict=True)
         here, later = [cut - number * length for cut in cuts], len(waiting[length:])
         before = load_file(work / f"{number - 1:06}.state") if number else None
-        grays, colors = [each.gray for each in waiting], [each.ab for each in waiting]
+        flows = find_flows(grays, here, before, {i - length: flow for i, flow in flows.items() if i >= length})
         colors, last = steady(grays, colors, here, before, weight, ahead=later, flows=flows)
         write_atomically(work / f"{number:06}.state", partial(save_file, last))
-        yield from (each._replace(ab=ab) for each, ab in zip(waiting, colors, strict=False))
-        waiting, flows = waiting[length:], {i - length: flow for i, flow in flows.items() if i >= length}
+        yield from zip(*others, grays, colors, strict=False)
+        waiting = waiting[length:]
 
 
 def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> Iterator[Path]:
@@ -218,24 +211,24 @@ def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, know
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
     done, kept = len(list(work.glob("*.nut"))), {i for stretch in stretches for i in range(*stretch)}
     yield from (work / f"{number:06}.nut" for number in range(done))
-
-    def _finish(frame: Frame) -> tuple[int, np.ndarray]:
-        ab = torch.from_numpy(frame.ab).permute(2, 0, 1)
-        return frame.time, frame.picture if frame.number in kept else render(frame.picture, ab)
-
-    stop = Event()  # without frames, all stages end
+    stop = Event()  # a stage ends when it gets no more frames
     read = takewhile(lambda _: not stop.is_set(), islice(enumerate(film.frames()), done * length, None))
-    colored = ahead(predicted(ahead(read), colorizer, options, traveling, kept))
+    frames = ahead(predicted(ahead(read), colorizer, options, traveling, kept))
     if options.steady:
-        colored = ahead(steadied(colored, work, done, length, cuts, options.steady))
-    finished = ahead(workspace.in_parallel(_finish, colored, ahead=2 * BATCH))
+        frames = ahead(steadied(frames, work, done, length, cuts, options.steady))
+    finished = ahead(workspace.in_parallel(partial(finish, kept), frames, ahead=2 * BATCH))
+    finished = iter(tqdm(finished, "color", film.count or None, unit="frame", initial=done * length))
+    how = {"time_base": film.time_base, "rate": film.rate, "kind": "nut", "aspect": film.shape_of_pixels}
     try:
-        with tqdm(finished, "color", film.count or None, unit="frame", initial=done * length) as bar:
-            frames = iter(bar)
-            for number, first in zip(count(done), frames):
-                some, chunk = chain([first], islice(frames, length - 1)), work / f"{number:06}.nut"
-                how = some, film.time_base, film.rate, "nut", film.shape_of_pixels
-                write_atomically(chunk, lambda path, how=how: write_film(path, *how))
-                yield chunk
+        for number, first in zip(count(done), finished):
+            chunk, some = work / f"{number:06}.nut", chain([first], islice(finished, length - 1))
+            write_atomically(chunk, partial(write_film, frames=some, **how))
+            yield chunk
     finally:
         stop.set()
+
+
+def finish(kept: set[int], frame: Frame) -> tuple[int, np.ndarray]:
+    """Return the time and the picture of a frame, in color."""
+    number, time, picture, _, ab = frame
+    return time, picture if number in kept else render(picture, torch.from_numpy(ab).permute(2, 0, 1))

@@ -23,16 +23,11 @@ OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration
 
 
 def write_film(
-    path: Path,
-    frames: Iterable[tuple[int, np.ndarray]],
-    time_base: Fraction,
-    rate: Fraction | float,
-    kind: str = "mp4",
-    shape_of_pixels: Fraction | None = None,
+    path: Path, frames: Iterable, time_base: Fraction, rate: float, kind: str = "mp4", aspect: Fraction | None = None
 ) -> None:
     """Write frames, their times in units of `time_base` and pixels (H, W, 3) uint8, as H.264; odd sides grow by one.
 
-    rate: frames per second, nominally; kind: FFmpeg's name of the format.
+    rate: frames per second, nominally; kind: FFmpeg's name of the format; aspect: of a pixel.
     """
     with opened(path, "w", format=kind) as result:
         stream, convert = None, VideoReformatter().reformat
@@ -44,8 +39,8 @@ def write_film(
                 context = stream.codec_context
                 context.time_base, context.color_range = time_base, 1
                 context.colorspace = context.color_primaries = context.color_trc = BT709  # else players guess
-                if shape_of_pixels:
-                    context.sample_aspect_ratio = shape_of_pixels
+                if aspect:
+                    context.sample_aspect_ratio = aspect
             even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
             frame = convert(frame, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)

@@ -11,6 +11,7 @@ from helpers.inference.user_hints import Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
 BACK = 500  # frames that a hint travels backward, at most
+Flows = dict[int, tuple[np.ndarray, np.ndarray]]  # by a frame's number: to the frame before it, and back
 
 
 def optical_flow(here: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -52,6 +53,17 @@ def flow_consistency(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     return (~(occluded | border | outside)).astype(np.float32)
 
 
+def find_flows(
+    grays: Sequence[np.ndarray], cuts: Sequence[int], before: dict[str, np.ndarray] | None, known: Flows | None = None
+) -> Flows:
+    """Return the flows of consecutive frames, found on all cores, with those known before; see `steady`."""
+    earlier, flows = [before and before["gray"], *grays], dict(known or {})
+    moving = [i for i in range(len(grays)) if i not in cuts and i not in flows and earlier[i] is not None]
+    pairs = [(grays[i], earlier[i]) for i in moving]
+    found = workspace.in_parallel(lambda pair: (optical_flow(*pair), optical_flow(*pair[::-1])), pairs)
+    return flows | dict(zip(moving, found, strict=True))
+
+
 def steady(
     grays: Sequence[np.ndarray],
     colors: Sequence[np.ndarray],
@@ -60,22 +72,17 @@ def steady(
     weight: float = 0.9,
     backward: bool = True,
     ahead: int = 0,
-    flows: dict[int, tuple[np.ndarray, np.ndarray]] | None = None,
+    flows: Flows | None = None,
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Return steadied colors of consecutive frames, and "gray" and "ab" of the last one for the next call.
 
     grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: "gray" and "ab" of the
     frame before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's
     and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned.
-    flows: of frames to the one before and back, if they are known; those found are added.
+    flows: see `find_flows`, which finds them if they are not given.
     """
-    flows = {} if flows is None else flows
-    earlier, made = [before and before["gray"], *grays], []
-    moving = [i for i in range(len(grays)) if i not in cuts and earlier[i] is not None and i not in flows]
-    found = workspace.in_parallel(
-        lambda i: (optical_flow(grays[i], earlier[i]), optical_flow(earlier[i], grays[i])), moving
-    )
-    flows.update(zip(moving, found, strict=True))
+    flows = find_flows(grays, cuts, before) if flows is None else flows
+    made: list[np.ndarray] = []
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
         if i in flows:
             ab = blend(ab, before["ab"], *flows[i], weight)
