@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from helpers import workspace
 from helpers.apps.film_reader import Film, find_cuts
-from helpers.apps.film_writer import FORMATS, mux, write_film
+from helpers.apps.film_writer import FORMATS, QUALITY, mux, write_film
 from helpers.apps.optical_flow import find_flows, propagate_hints, steady
 from helpers.apps.photo_files import COLORED, like_hints
 from helpers.files import locked, write_atomically
@@ -155,7 +155,7 @@ def make_film(
         raise ValueError(NO_HINTS)
     if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
         raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
-    made = source.resolve(), source.stat().st_size, colorizer.fingerprint(options), *hints
+    made = source.resolve(), source.stat().st_size, colorizer.fingerprint(options), QUALITY, *hints
     # another film, or other settings: another name
     work = target.with_name(f".{target.stem[:40]}.{crc32(repr((target.name, made)).encode()):08x}.parts")
     with locked(work):

@@ -78,11 +78,8 @@ def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
     """
     suffix, notes, targets, lost = path.suffix.lower(), [], {}, []
     clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
-    with (
-        opened(film.path) as source,
-        opened(chunks[0]) as first,
-        opened(path, "w", format=FORMATS[suffix], options=clock) as result,
-    ):
+    how = {"format": FORMATS[suffix], "options": clock}
+    with opened(film.path) as source, opened(chunks[0]) as first, opened(path, "w", **how) as result:
         picture = result.add_stream_from_template(first.streams.video[0])
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
         for stream in source.streams:

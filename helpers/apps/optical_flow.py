@@ -26,6 +26,11 @@ def optical_flow(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     return finder.calc(here, there, None)[:height, :width]
 
 
+def both_ways(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the optical flow from a frame to another, and back."""
+    return optical_flow(here, there), optical_flow(there, here)
+
+
 def warp(maps: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Return maps (H, W) or (H, W, C), float32, sampled where the flow (H, W, 2) points."""
     height, width = flow.shape[:2]
@@ -57,11 +62,10 @@ def find_flows(
     grays: Sequence[np.ndarray], cuts: Sequence[int], before: dict[str, np.ndarray] | None, known: Flows | None = None
 ) -> Flows:
     """Return the flows of consecutive frames, found on all cores, with those known before; see `steady`."""
-    earlier, flows = [before and before["gray"], *grays], dict(known or {})
-    moving = [i for i in range(len(grays)) if i not in cuts and i not in flows and earlier[i] is not None]
-    pairs = [(grays[i], earlier[i]) for i in moving]
-    found = workspace.in_parallel(lambda pair: (optical_flow(*pair), optical_flow(*pair[::-1])), pairs)
-    return flows | dict(zip(moving, found, strict=True))
+    earlier, known = [before and before["gray"], *grays], known or {}
+    moving = [i for i in range(len(grays)) if i not in {*cuts, *known} and earlier[i] is not None]
+    found = workspace.in_parallel(lambda i: both_ways(grays[i], earlier[i]), moving)
+    return known | dict(zip(moving, found, strict=True))
 
 
 def steady(
@@ -78,11 +82,10 @@ def steady(
 
     grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: "gray" and "ab" of the
     frame before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's
-    and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned.
-    flows: see `find_flows`, which finds them if they are not given.
+    and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned;
+    flows: of `find_flows`.
     """
-    flows = find_flows(grays, cuts, before) if flows is None else flows
-    made: list[np.ndarray] = []
+    flows, made = find_flows(grays, cuts, before) if flows is None else flows, []
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
         if i in flows:
             ab = blend(ab, before["ab"], *flows[i], weight)
@@ -131,7 +134,7 @@ def propagate_hints(
 
 def track(hints: Sequence[Hint], here: np.ndarray, there: np.ndarray) -> list[Hint]:
     """Return those hints that can be followed to the next frame, gray (h, w) uint8."""
-    flow, back, (height, width) = optical_flow(here, there), optical_flow(there, here), here.shape
+    (flow, back), (height, width) = both_ways(here, there), here.shape
     found = []
     for hint in hints:
         row, column = min(round(hint.y), height - 1), min(round(hint.x), width - 1)

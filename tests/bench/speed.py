@@ -1,8 +1,8 @@
 """`make speed-bench`: photos, a folder and films from file to file, beside an earlier checkout in the folder BEFORE.
 
 Both versions are called by their command line, each time in a process of its own that has colored a small photo first,
-and take turns; medians are reported. CORES="1" or "all" limits the tables, ONLY="film 640" the rows; FILM_SECONDS=8 makes
-longer films, PHOTOS=200 a larger folder, ROUNDS=9 steadier numbers. It needs the machine to itself.
+and take turns; medians are reported. CORES="1" or "all" limits the tables, ONLY="film 640" the rows; FILM_SECONDS=8
+makes longer films, PHOTOS=200 a larger folder, ROUNDS=9 steadier numbers. It needs the machine to itself.
 """
 
 import importlib
