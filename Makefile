@@ -9,7 +9,7 @@
 # SHOW=folder                   photos of yours that the notebooks from 05 on show
 #
 # What measures and maintains the series is called from here too; tests/bench, tests/tools and tests/stress say more:
-#   make bench, bench-gpu, box-bench, hints-bench, references-bench, superres-bench, video-bench
+#   make bench-gpu, box-bench, hints-bench, references-bench, speed-bench, superres-bench, video-bench
 #   make box PHOTOS=folder, outputs ON="these photos", test-colab, stress
 
 PROFILE ?= quick
@@ -23,9 +23,9 @@ ABOUT_paper = the report's recipe at 255 px; needs a GPU
 ABOUT_vivid = the report's system with what was learned since; needs a GPU
 ABOUT_smoke = every line of every notebook, for tests; its colors are noise
 full = $(if $(1),$(shell realpath "$(1)"))
-BENCHES = bench bench-gpu box-bench hints-bench references-bench superres-bench video-bench
+BENCHES = bench-gpu box-bench hints-bench references-bench speed-bench superres-bench video-bench
 TOOLS = box outputs publish test-colab
-inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$(patsubst bench,speed,$@)))
+inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$@))
 
 .PHONY: run app page test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 

@@ -1,6 +1,7 @@
 """CIELAB and back, the normalized L and ab that the networks see, the gamut of sRGB, and colorfulness."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, wraps
 
 import cv2
@@ -35,7 +36,8 @@ def in_fp32(conversion: Callable) -> Callable:
 
     @wraps(conversion)
     def _outside_autocast(*tensors):
-        cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        on_gpu = tensors[0].is_cuda  # the flags are the whole process's, so threads that color photos leave them alone
+        cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if on_gpu else nullcontext()
         with torch.autocast(tensors[0].device.type, enabled=False), cudnn:
             return conversion(*(tensor.float() for tensor in tensors))
 

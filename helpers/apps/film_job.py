@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from itertools import count, islice, pairwise
+from itertools import chain, count, islice, pairwise, takewhile
 from pathlib import Path
+from threading import Event
 from typing import Any
 from zlib import crc32
 
@@ -16,9 +19,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
+from helpers import workspace
 from helpers.apps.film_reader import Film, find_cuts
-from helpers.apps.film_writer import FORMATS, mux, write_film
-from helpers.apps.optical_flow import propagate_hints, steady
+from helpers.apps.film_writer import FORMATS, QUALITY, mux, write_film
+from helpers.apps.optical_flow import find_flows, propagate_hints, steady
 from helpers.apps.photo_files import COLORED, like_hints
 from helpers.files import locked, write_atomically
 from helpers.inference.colorizer import Colorizer, Options, in_color, render
@@ -31,6 +35,20 @@ AHEAD = 16  # frames after a chunk that its colors also depend on
 BATCH = 8  # frames per batch
 
 
+def ahead(items: Iterator, length: int = BATCH) -> Iterator:
+    """Yield items in their order, which a thread of its own makes, at most `length` ahead."""
+    pool, end = ThreadPoolExecutor(1), object()
+    waiting = deque(pool.submit(next, items, end) for _ in range(length))
+    try:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+# number, time, picture (H, W, 3), and gray (h, w) and ab (h, w, 2) at the input size
+Frame = tuple[int, int, np.ndarray, np.ndarray, np.ndarray]
 Plan = tuple[list[int], dict[int, list[Hint]], list[list[int]], list[str]]
 
 
@@ -44,10 +62,10 @@ def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
     colors: list[bool] = []
 
     def _looked_at(title: str) -> Iterator[np.ndarray]:
-        for time, gray, rgb in tqdm(film.frames(LOOK, "gray", "rgb24"), title, film.count or None, unit="frame"):
+        for time, rgb in tqdm(ahead(film.frames(LOOK)), title, film.count or None, unit="frame"):
             times.append(float(time * film.time_base))
             colors.append(in_color(rgb))
-            yield gray
+            yield cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
 
     cuts, starts = find_cuts(_looked_at("cuts"), film.rate), {}
     kept, notes = shots_to_keep(cuts, colors, times, keep_color)
@@ -137,7 +155,7 @@ def make_film(
         raise ValueError(NO_HINTS)
     if not all(0 <= hint.x < film.width and 0 <= hint.y < film.height for hint in hints):
         raise ValueError(f"a hint lies outside the film of {film.width}x{film.height} pixels")
-    made = source.resolve(), source.stat().st_size, colorizer.fingerprint(options), *hints
+    made = source.resolve(), source.stat().st_size, colorizer.fingerprint(options), QUALITY, *hints
     # another film, or other settings: another name
     work = target.with_name(f".{target.stem[:40]}.{crc32(repr((target.name, made)).encode()):08x}.parts")
     with locked(work):
@@ -153,40 +171,64 @@ def make_film(
     return notes
 
 
-def look_ahead(
-    colorizer: Colorizer, some: list, options: Options, traveling: dict[int, list[Hint]], kept: set[int]
-) -> Iterator[tuple]:
-    """Yield the time, picture, gray and ab of frames (number, (time, rgb)); kept pictures have their own colors."""
-    hints = [traveling.get(i, []) for i, _ in some]
-    painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, hints)
-    for (i, (time, rgb)), picture, gray, ab in zip(some, *painted, strict=True):
-        yield time, cv2.resize(rgb, picture.shape[1::-1]) if i in kept else picture, gray, ab
+def predicted(
+    frames: Iterator, colorizer: Colorizer, options: Options, traveling: dict[int, list[Hint]], kept: set[int]
+) -> Iterator[Frame]:
+    """Yield frames, given as (number, (time, rgb)), with predicted colors; kept pictures have their own colors."""
+    while some := list(islice(frames, BATCH)):
+        hints = [traveling.get(i, []) for i, _ in some]
+        painted = predict_frames(colorizer, [rgb for _, (_, rgb) in some], options, hints)
+        for (i, (time, rgb)), picture, gray, ab in zip(some, *painted, strict=True):
+            yield i, time, cv2.resize(rgb, picture.shape[1::-1]) if i in kept else picture, gray, ab
+
+
+def steadied(
+    frames: Iterator[Frame], work: Path, first: int, length: int, cuts: list[int], weight: float
+) -> Iterator[Frame]:
+    """Yield frames with steadied colors, from a chunk on; saves what the next chunk needs, for a run that goes on."""
+    waiting, flows = [], {}
+    for number in count(first):
+        waiting += islice(frames, length + AHEAD - len(waiting))
+        if not waiting:
+            return
+        *others, grays, colors = zip(*waiting, strict=True)
+        here, later = [cut - number * length for cut in cuts], len(waiting[length:])
+        before = load_file(work / f"{number - 1:06}.state") if number else None
+        flows = find_flows(grays, here, before, {i - length: flow for i, flow in flows.items() if i >= length})
+        colors, last = steady(grays, colors, here, before, weight, ahead=later, flows=flows)
+        write_atomically(work / f"{number:06}.state", partial(save_file, last))
+        yield from zip(*others, grays, colors, strict=False)
+        waiting = waiting[length:]
 
 
 def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> Iterator[Path]:
-    """Yield the chunks of a film in color, files in a folder; existing ones are not made again."""
+    """Yield the chunks of a film in color, files in a folder; existing ones are not made again.
+
+    Frames flow through stages that work side by side: read, predict, steady, render; and here, encode.
+    """
     cuts, traveling, stretches, _ = known
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
     done, kept = len(list(work.glob("*.nut"))), {i for stretch in stretches for i in range(*stretch)}
     yield from (work / f"{number:06}.nut" for number in range(done))
-    frames, waiting = islice(enumerate(film.frames()), done * length, None), []
-    with tqdm(total=film.count or None, desc="color", unit="frame", initial=done * length) as bar:
-        for number in count(done):
-            some = list(islice(frames, length + AHEAD - len(waiting)))
-            waiting += look_ahead(colorizer, some, options, traveling, kept)
-            if not waiting:
-                return
-            times, pictures, grays, colors = zip(*waiting, strict=True)
-            if options.steady:
-                here, ahead = [cut - number * length for cut in cuts], len(waiting[length:])
-                before = load_file(work / f"{number - 1:06}.state") if number else None
-                colors, last = steady(grays, colors, here, before, options.steady, ahead=ahead)
-                write_atomically(work / f"{number:06}.state", partial(save_file, last))
-            own = zip(count(number * length), times[:length], pictures, map(torch.from_numpy, colors), strict=False)
-            made = [(time, rgb if i in kept else render(rgb, ab.permute(2, 0, 1))) for i, time, rgb, ab in own]
-            chunk, how = work / f"{number:06}.nut", (made, film.time_base, film.rate, "nut", film.shape_of_pixels)
-            write_atomically(chunk, lambda path, how=how: write_film(path, *how))
-            waiting = waiting[length:]
-            bar.update(len(made))
+    stop = Event()  # a stage ends when it gets no more frames
+    read = takewhile(lambda _: not stop.is_set(), islice(enumerate(film.frames()), done * length, None))
+    frames = ahead(predicted(ahead(read), colorizer, options, traveling, kept))
+    if options.steady:
+        frames = ahead(steadied(frames, work, done, length, cuts, options.steady))
+    finished = ahead(workspace.in_parallel(partial(finish, kept), frames, ahead=2 * BATCH))
+    finished = iter(tqdm(finished, "color", film.count or None, unit="frame", initial=done * length))
+    how = {"time_base": film.time_base, "rate": film.rate, "kind": "nut", "aspect": film.shape_of_pixels}
+    try:
+        for number, first in zip(count(done), finished):
+            chunk, some = work / f"{number:06}.nut", chain([first], islice(finished, length - 1))
+            write_atomically(chunk, partial(write_film, frames=some, **how))
             yield chunk
+    finally:
+        stop.set()
+
+
+def finish(kept: set[int], frame: Frame) -> tuple[int, np.ndarray]:
+    """Return the time and the picture of a frame, in color."""
+    number, time, picture, _, ab = frame
+    return time, picture if number in kept else render(picture, torch.from_numpy(ab).permute(2, 0, 1))

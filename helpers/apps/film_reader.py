@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
@@ -51,14 +52,13 @@ class Film:
         if self.shape_of_pixels and self.matrix[0, 0] == 0:
             self.shape_of_pixels = 1 / self.shape_of_pixels
 
-    def frames(self, shorter: int | None = None, *kinds: str) -> Iterator[tuple]:
-        """Yield the time of each frame, in units of `time_base`, and its pixels, uint8 (H, W, 3), or (H, W) if "gray".
+    def frames(self, shorter: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the time of each frame, in units of `time_base`, and its pixels, uint8 (H, W, 3).
 
-        kinds: an array is yielded for each, by default for "rgb24". shorter: pixels to reduce the shorter side to; None
-        for their own size. A film that breaks off ends there.
+        shorter: pixels to reduce the shorter side to; None for their own size. A film that breaks off ends there.
         """
         share = min(1, (shorter or min(self.stored)) / min(self.stored))  # a film may change its size on the way
-        width, height = (max(1, round(side * share)) for side in self.stored)
+        size, convert = [max(1, round(side * share)) for side in self.stored], VideoReformatter().reformat
         step = max(1, round(1 / self.rate / self.time_base))
         time = -step
         with opened(self.path) as container:
@@ -67,8 +67,7 @@ class Film:
                     time += step
                 else:  # a filter has its own time base
                     time = max(time + 1, round(frame.pts * (frame.time_base or self.time_base) / self.time_base))
-                pixels = (frame.to_ndarray(format=kind, width=width, height=height) for kind in kinds or ("rgb24",))
-                yield time, *(turned(each, self.matrix) for each in pixels)
+                yield time, turned(convert(frame, *size, "rgb24", threads=1).to_ndarray(), self.matrix)
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         """Yield decoded frames, deinterlaced if necessary; damaged ones are left out."""

@@ -116,9 +116,8 @@ class Target:
 
             notes = make_film(job.path, place, self.colorizer, self.options)
         else:
-            content, notes = colorize_to_bytes(
-                job.path, place, self.colorizer, self.options, self.quality, (), job.page
-            )
+            given = job.path, place, self.colorizer, self.options, self.quality, (), job.page
+            content, notes = colorize_to_bytes(*given)
             self.add(entry)
             write_atomically(place, lambda path: path.write_bytes(content))
         self.add(entry | state | {"note": "; ".join(notes)})

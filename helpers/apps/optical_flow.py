@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
+from helpers import workspace
 from helpers.inference.user_hints import Hint
 
 SMALLEST = 32  # pixels on a side that OpenCV's flow needs
 BACK = 500  # frames that a hint travels backward, at most
+Flows = dict[int, tuple[np.ndarray, np.ndarray]]  # by a frame's number: to the frame before it, and back
 
 
 def optical_flow(here: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -22,6 +24,11 @@ def optical_flow(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     here, there = (np.pad(frame, ((0, pad[0]), (0, pad[1])), mode="edge") for frame in (here, there))
     finder = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return finder.calc(here, there, None)[:height, :width]
+
+
+def both_ways(here: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the optical flow from a frame to another, and back."""
+    return optical_flow(here, there), optical_flow(there, here)
 
 
 def warp(maps: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -51,6 +58,16 @@ def flow_consistency(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     return (~(occluded | border | outside)).astype(np.float32)
 
 
+def find_flows(
+    grays: Sequence[np.ndarray], cuts: Sequence[int], before: dict[str, np.ndarray] | None, known: Flows | None = None
+) -> Flows:
+    """Return the flows of consecutive frames, found on all cores, with those known before; see `steady`."""
+    earlier, known = [before and before["gray"], *grays], known or {}
+    moving = [i for i in range(len(grays)) if i not in {*cuts, *known} and earlier[i] is not None]
+    found = workspace.in_parallel(lambda i: both_ways(grays[i], earlier[i]), moving)
+    return known | dict(zip(moving, found, strict=True))
+
+
 def steady(
     grays: Sequence[np.ndarray],
     colors: Sequence[np.ndarray],
@@ -59,18 +76,18 @@ def steady(
     weight: float = 0.9,
     backward: bool = True,
     ahead: int = 0,
+    flows: Flows | None = None,
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Return steadied colors of consecutive frames, and "gray" and "ab" of the last one for the next call.
 
     grays: (h, w) uint8; colors: ab (h, w, 2), float32; cuts: frames that begin a shot; before: "gray" and "ab" of the
     frame before the first. Where the flow can be trusted, a color is mixed from `weight` parts of the previous frame's
-    and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned.
+    and the rest its own; backward: then again from the next frame's. The last `ahead` frames are used but not returned;
+    flows: of `find_flows`.
     """
-    flows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    made: list[np.ndarray] = []
+    flows, made = find_flows(grays, cuts, before) if flows is None else flows, []
     for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
-        if i not in cuts and before is not None:
-            flows[i] = optical_flow(gray, before["gray"]), optical_flow(before["gray"], gray)
+        if i in flows:
             ab = blend(ab, before["ab"], *flows[i], weight)
         before = {"gray": gray, "ab": ab}
         made.append(ab)
@@ -117,7 +134,7 @@ def propagate_hints(
 
 def track(hints: Sequence[Hint], here: np.ndarray, there: np.ndarray) -> list[Hint]:
     """Return those hints that can be followed to the next frame, gray (h, w) uint8."""
-    flow, back, (height, width) = optical_flow(here, there), optical_flow(there, here), here.shape
+    (flow, back), (height, width) = both_ways(here, there), here.shape
     found = []
     for hint in hints:
         row, column = min(round(hint.y), height - 1), min(round(hint.x), width - 1)

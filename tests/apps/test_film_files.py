@@ -45,7 +45,7 @@ def test_frames_come_at_their_own_times_and_sizes(name, frames, tmp_path):
     np.testing.assert_allclose(seconds, (times - times[0]) / 12800, atol=1e-3)  # the clock starts at 0
     assert (film.height, film.width) == pictures(path)[0].shape[:2] == (72, 96) and np.diff(seconds).min() > 0
     assert np.abs(pictures(path)[3].astype(int) - frames[3]).mean() < 8
-    assert [gray.shape for _, gray in film.frames(36, "gray")] == len(frames) * [(36, 48)]
+    assert [rgb.shape for _, rgb in film.frames(36)] == len(frames) * [(36, 48, 3)]
 
 
 ORIENTATIONS = {  # a, b, c, d of the display matrix: what a player does with the stored picture

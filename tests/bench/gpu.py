@@ -83,7 +83,7 @@ def first_epochs(folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure everything, and write the report."""
     if not GPU and not SMALL:
-        sys.exit("no GPU here: nothing to measure. `make bench` measures training on a CPU.")
+        sys.exit("no GPU here: nothing to measure.")
     out = Path(__file__).with_name("GPU.md")
     with tempfile.TemporaryDirectory() as name:
         os.environ["COLORIZE_WORKSPACE"] = f"{name}/workspace"

@@ -1,111 +1,119 @@
-"""`make bench`: how fast the series is, beside the report's way, and beside an earlier version in the folder BEFORE.
+"""`make speed-bench`: photos, a folder and films from file to file, beside an earlier checkout in the folder BEFORE.
 
-The versions take turns, each measurement is a process of its own (`speed.py JSON`), and medians are reported. It needs
-the machine to itself. The report goes to artifacts/bench/speed.md; copy to RESULTS.md by hand what is worth it.
+Both versions are called by their command line, each time in a process of its own that has colored a small photo first,
+and take turns; medians are reported. CORES="1" or "all" limits the tables, ONLY="film 640" the rows; FILM_SECONDS=8
+makes longer films, PHOTOS=200 a larger folder, ROUNDS=9 steadier numbers. It needs the machine to itself.
 """
 
+import importlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import av
 import cv2
-import numpy as np
 import pandas as pd
 import torch
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]  # this version, whichever one has started it
-
-from common import as_markdown, in_process, machine, peak_memory, photos_of_skimage, write_photos
-from ways import our_way, reports_way, seconds_per_step, settings
-
-from helpers.apps.folder import colorize_folder
-from helpers.apps.photo_files import colorize_file
-from helpers.inference.colorizer import Colorizer
-from helpers.models.generator import Generator
-from helpers.runs import save_network
-
 PROJECT = Path(__file__).resolve().parents[2]
-ROUNDS = int(os.environ.get("ROUNDS", 3))
-TASKS = {
-    f"{phase}, {size} px, a photo": {"what": "train", "adversarial": phase == "adversarial", "size": size}
-    for size in (255, 128)
-    for phase in ("warmup", "adversarial")
-}
-TASKS |= {"a photo of 24 megapixels": {"what": "full_size"}, "a folder of 200 photos, a photo": {"what": "album"}}
+ROUNDS, PHOTOS, SECONDS = (int(os.environ.get(*each)) for each in (("ROUNDS", 5), ("PHOTOS", 40), ("FILM_SECONDS", 4)))
+RATE = 24  # frames per second
+FILMS = {"film 640x360": (360, 640), "film 1920x1080": (1080, 1920)}
+MADE = {"photo of 12 MP": 1, "photo of 2 MP": 1, "folder of 2 MP photos": PHOTOS}  # photos or frames
+MADE |= {"film 640x360": RATE * SECONDS, "film 1920x1080": RATE * SECONDS // 2}
 
 
-def train(folder: Path, way: str = "ours", adversarial: bool = False, size: int = 255, steps: int = 6) -> float:
-    """Return the seconds that a phase needs for a photo; way: "ours", or "the report's"."""
-    cfg = settings(size=size)
-    paths = write_photos(folder, cfg.batch_size * (steps + 2), size)
-    return (
-        seconds_per_step(*(our_way if way == "ours" else reports_way)(cfg, adversarial, paths), steps) / cfg.batch_size
-    )
+def write_inputs(folder: Path) -> dict[str, Path]:
+    """Write what is colored: photos of scikit-image, enlarged, and films of a camera that moves over them."""
+    sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+    import films
+    from bench.common import photos_of_skimage
+
+    paths = {name: folder / f"{name}.{'mp4' if 'film' in name else 'jpg'}" for name in MADE}
+    paths["folder of 2 MP photos"] = folder / "album"
+    paths["folder of 2 MP photos"].mkdir()
+    photos = photos_of_skimage()
+    cv2.imwrite(str(folder / "small.jpg"), photos[0][:256, :256])
+    cv2.imwrite(str(paths["photo of 12 MP"]), cv2.resize(photos[0], (4243, 2828)))
+    album = [paths["photo of 2 MP"], *(folder / "album" / f"{i}.jpg" for i in range(PHOTOS))]
+    for i, path in enumerate(album):
+        cv2.imwrite(str(path), cv2.resize(photos[i % len(photos)], (1732, 1155)))
+    for name, size in FILMS.items():
+        films.write(paths[name], films.shots(*[MADE[name] // 4] * 4, size=size), options={"crf": "20"}, rate=RATE)
+    return paths
 
 
-def full_size(folder: Path, megapixels: float = 24) -> float:
-    """Return the seconds to colorize a large photo from file to file, once the weights are loaded."""
-    source, height = folder / "large.png", round((megapixels * 1e6 / 1.5) ** 0.5)
-    cv2.imwrite(str(source), cv2.resize(photos_of_skimage()[0], (round(height * 1.5), height)))
-    generator = Generator(weights=None)
-    with torch.no_grad():
-        generator.head.weight.mul_(30)  # strong colors, many of them out of gamut: the hard case
-    colorizer = Colorizer(generator)
-    colorizer(np.zeros((255, 255, 3), np.uint8))  # a network's first call takes longer
+def command(source: Path, folder: Path, stub: bool) -> float:
+    """Return the seconds that the command of the checkout in this folder needs; stub: with a network that is free."""
+    sys.path[:0] = [str(Path.cwd())]
+    room = "apps" if Path("helpers/apps").exists() else "inference"
+    main = importlib.import_module(f"helpers.{room}.__main__").main
+    if stub:
+        colorizer = importlib.import_module("helpers.inference.colorizer").Colorizer
+        colorizer.predict = lambda self, L, *_: torch.full((len(L), 2, *L.shape[2:]), 0.1)
+    main([str(folder / "small.jpg"), str(folder / "out" / "small.jpg")])
     started = time.perf_counter()
-    colorize_file(source, source.with_stem("color"), colorizer, colorizer.options(input_size=255))
+    main([str(source), str(folder / "out" / source.name)])
     return time.perf_counter() - started
 
 
-def album(folder: Path, count: int = 200) -> float:
-    """Return the seconds for each photo of a folder of JPEG files of 255 px, loading the weights included."""
-    (source := folder / "in").mkdir()
-    write_photos(source, count, 255, "jpg")
-    save_network(folder / "generator.safetensors", Generator(weights=None), settings())
+def floor(source: Path, folder: Path) -> float:
+    """Return the seconds that FFmpeg needs to decode a film, turn its hue, and encode it, as `ffmpeg -vf hue=h=90`."""
     started = time.perf_counter()
-    colorize_folder(source, folder / "out", Colorizer(folder / "generator.safetensors"))
-    return (time.perf_counter() - started) / count
+    with av.open(str(source)) as film, av.open(str(folder / "hue.mp4"), "w") as result:
+        stream, graph, target = film.streams.video[0], av.filter.Graph(), result.add_stream("libx264", RATE)
+        target.width, target.height, target.pix_fmt = stream.width, stream.height, "yuv420p"
+        graph.link_nodes(graph.add_buffer(stream), graph.add("hue", "h=90"), graph.add("buffersink")).configure()
+        for frame in film.decode(stream):
+            graph.push(frame)
+            result.mux(target.encode(graph.pull()))
+        result.mux(target.encode())
+    return time.perf_counter() - started
 
 
-def one(what: str, **task: bool | int | str) -> dict[str, float]:
-    """Return the seconds and the peak memory of one measurement, taken in this process."""
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = {"train": train, "full_size": full_size, "album": album}[what](Path(folder), **task)
-    return {"seconds": seconds, "GB": peak_memory()}
+def measure(checkout: Path, cores: str, source: Path, folder: Path, how: str) -> float:
+    """Return the seconds of one measurement in a process of its own, on one core or all; how: "", "stub" or "floor"."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        (Path(place) / "out").mkdir()
+        os.link(folder / "small.jpg", Path(place) / "small.jpg")
+        call = [sys.executable, __file__, str(source), place, how, cores]
+        env = os.environ | {"PYTHONPATH": str(checkout)} | ({"OMP_NUM_THREADS": "1"} if cores == "1" else {})
+        done = subprocess.run(call, cwd=checkout, env=env, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
 
 
-def row(task: dict) -> dict[str, float]:
-    """Return medians for this version, the one before and the report's way, and how many times as fast this one is."""
-    ways = {"now": (PROJECT, task)}
-    if before := os.environ.get("BEFORE"):
-        ways["before"] = Path(before), task
-    if task["what"] == "train":
-        ways["the report's way"] = PROJECT, task | {"way": "the report's"}
-    taken = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, (project, each) in ways.items():
-            taken[name].append(in_process(project / "tests/bench/speed.py", json.dumps(each)))
-    found = {name: pd.DataFrame(each).median() for name, each in taken.items()}
-    cells = {f"{name}, {unit}": value for name, each in found.items() for unit, value in each.items()}
-    return cells | {f"times {name}": found[name]["seconds"] / found["now"]["seconds"] for name in list(found)[1:]}
-
-
-def main() -> None:
-    """Measure everything, and write the table."""
-    out, rows = PROJECT / "artifacts" / "bench" / "speed.md", {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for name, task in TASKS.items():
-        rows[name] = row(task)
-        out.write_text(f"# Speed\n\n{machine()}; medians of {ROUNDS}, in turns\n\n{as_markdown(rows)}\n")
-    print(out.read_text())
+def table(paths: dict[str, Path], folder: Path, cores: str) -> pd.DataFrame:
+    """Return rows of medians: a second's photos or frames now, before and at the floor, and how many times as fast."""
+    before, rows = os.environ.get("BEFORE"), {}
+    chosen = [name for name in MADE if os.environ.get("ONLY", "") in name]
+    for name, how in [(name, how) for how in ("", "stub") for name in chosen]:
+        ways = {"now": (PROJECT, how)} | ({"before": (Path(before).resolve(), how)} if before else {})
+        ways |= {"floor": (PROJECT, "floor")} if name in FILMS else {}
+        taken = pd.DataFrame([{way: measure(at, cores, paths[name], folder, kind) for way, (at, kind) in ways.items()}
+                              for _ in range(ROUNDS)])  # fmt: skip
+        row = {f"{way}, a second": MADE[name] / seconds for way, seconds in taken.median().items()}
+        row |= {f"times {way}": (taken[way] / taken["now"]).median() for way in list(ways)[1:]}
+        rows[name + (", network free" if how else "")] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        print(json.dumps(one(**json.loads(sys.argv[1]))))
+        source, folder, how, cores = sys.argv[1:]
+        if cores == "1":
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+        cv2.setNumThreads(1 if cores == "1" else -1)
+        measured = floor if how == "floor" else lambda *given: command(*given, stub=how == "stub")
+        print(json.dumps(measured(Path(source), Path(folder))))
     else:
-        main()
+        with tempfile.TemporaryDirectory() as place:
+            given = write_inputs(Path(place))
+            from bench.common import as_markdown, machine
+
+            print(f"{machine()}; medians of {ROUNDS}, in turns")
+            for some in os.environ.get("CORES", "1 all").split():
+                print(f"\ncores: {some}\n\n{as_markdown(table(given, Path(place), some), 2)}")
