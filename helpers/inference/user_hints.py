@@ -57,10 +57,13 @@ class Hint:
 def read_hints(path: Path | str) -> list[Hint]:
     """Return the hints of a JSON file, a list such as [{"x": 120, "y": 80, "color": "#c03020"}].
 
-    Raises FileNotFoundError, and ValueError that names the file for one that holds something else.
+    Questions of `--ask` whose color is still "" are left out. Raises FileNotFoundError, and ValueError that names the
+    file for one that holds something else.
     """
     try:
-        return [Hint(**hint) for hint in json.loads(Path(path).read_text("utf-8-sig"))]
+        text = Path(path).read_text("utf-8-sig")
+        known = [{key: each[key] for key in each if key != "likely"} for each in json.loads(text)]
+        return [Hint(**each) for each in known if each.get("color") != ""]
     except (TypeError, ValueError) as error:
         example = 'it must be a list such as [{"x": 120, "y": 80, "color": "#c03020"}]'
         raise ValueError(f"{path} holds no hints: {error}; {example}") from error
