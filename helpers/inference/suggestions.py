@@ -28,7 +28,7 @@ SURE = 0.9  # weight of the best match; a clicked hint has 1
 TRIED = 8  # for alternatives
 PLACES = 256  # cells of the photo in which the model may ask
 FLAT = 0.02  # standard deviation of L, in [-1, 1], of a photo that shows nothing to ask for
-SHOWING = 0.9  # absolute L, in [-1, 1], above which a pixel is black or white, and shows no color
+SHOWING = 0.85  # absolute L, in [-1, 1], above which a pixel is black or white, and shows no color
 BORDER = 2.0  # pixels, as the network sees them, by which L is smoothed to find borders
 RING = 512  # pixels on the longer side of a photo with rings, at least
 NOTHING = "The model has no question: the photo is flat, black or white, or its hints decide every place."
@@ -41,10 +41,8 @@ def descriptors(colorizer: Colorizer, L: Tensor) -> Tensor:
     rows, columns = (max(1, round(length / CELL)) for length in L.shape[-2:])  # padding would match padding
     with colorizer.accelerator.autocast():
         features = colorizer.generator.encoder(pad_to_stride(L).to(colorizer.accelerator.device))
-    size, maps = features[LEVELS[0]].shape[-2:], []
-    for level in LEVELS:
-        centered = features[level].float() - features[level].float().mean((2, 3), keepdim=True)
-        maps.append(F.normalize(F.interpolate(centered, size, mode="bilinear"), dim=1))
+    centered = [features[level].float() - features[level].float().mean((2, 3), keepdim=True) for level in LEVELS]
+    maps = [F.normalize(F.interpolate(x, centered[0].shape[-2:], mode="bilinear"), dim=1) for x in centered]
     return F.normalize(torch.cat(maps, 1), dim=1)[0, :, :rows, :columns].cpu()
 
 
@@ -84,10 +82,9 @@ def encode_reference(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tens
 def hints_like(colorizer: Colorizer, photo: Any, reference: tuple[Tensor, Tensor], follow: float = 1.0) -> Tensor:
     """Return the hints of `reference_hints` for a reference from `encode_reference`, once for many photos."""
     ours = descriptors(colorizer, rgb_to_L_ab(to_tensor(reduced(to_rgb(photo), SIDE)))[0])
-    theirs, colors = reference
-    cells, partners, similarity = match(ours, theirs)
+    cells, partners, similarity = match(ours, reference[0])
     hints = torch.zeros(3, ours.shape[1] * ours.shape[2])
-    hints[:2, cells] = colors.flatten(1)[:, partners]
+    hints[:2, cells] = reference[1].flatten(1)[:, partners]
     hints[2, cells] = SURE * follow * ((similarity - LIKE) / (1 - LIKE)).clamp(0, 1).sqrt()
     return hints.view(1, 3, *ours.shape[1:])
 
@@ -119,9 +116,8 @@ def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple
     with colorizer.predicting, colorizer.accelerator.autocast():
         maps = colorizer.generator.decoded(L, hints)[1]
     grid = grid_of(L.shape[-2:], PLACES)
-    number = torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid)
-    cells = F.interpolate(number, L.shape[-2:])[0, 0, :height, :width].long()
-    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells
+    cells = F.interpolate(torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid), L.shape[-2:])
+    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells[0, 0, :height, :width].long()
 
 
 def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
@@ -146,8 +142,7 @@ def questions(
 
     Each is chosen for what it decides beside the given hints and earlier questions; within its cell it lies away from
     borders. None lies in black or white, and a photo of one flat color gives none. photo: of any kind, see `to_rgb`;
-    hints: see `hint_maps`. Raises
-    ValueError if the generator takes no hints.
+    hints: see `hint_maps`. Raises ValueError if the generator takes no hints.
     """
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
@@ -170,12 +165,12 @@ def questions(
     return found
 
 
-def ringed(photo: np.ndarray, places: Sequence[Question]) -> np.ndarray:
-    """Return a photo (H, W, 3) with a numbered ring around each place, enlarged if it is small."""
+def ringed(photo: np.ndarray, places: Sequence[Question], first: int = 1) -> np.ndarray:
+    """Return a photo (H, W, 3) with a ring around each place, numbered from `first` on, enlarged if it is small."""
     share = max(1.0, RING / max(photo.shape))
     shown = cv2.resize(photo, None, fx=share, fy=share, interpolation=cv2.INTER_CUBIC)
     radius = max(8, min(shown.shape[:2]) // 30)
-    for number, place in enumerate(places, 1):
+    for number, place in enumerate(places, first):
         x, y = round(place.x * share), round(place.y * share)
         corner = min(x + radius, shown.shape[1] - 2 * radius), max(y - radius // 2, 2 * radius)
         for color, width in (((0,) * 3, radius // 2), ((255,) * 3, radius // 6)):  # white in black: seen everywhere
