@@ -75,15 +75,13 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
     hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
     if not source.exists():
         raise FileNotFoundError(f"There is no file or folder {source}.")
-    if source.is_dir() and hints:
-        raise ValueError("hints are for one photo or film: name that, not a folder")
+    if source.is_dir() and (hints or count):
+        raise ValueError("hints and questions are for one photo or film: name that, not a folder")
     for place in (target, *target.parents):
         if place.is_file():
             raise FileExistsError(f"{place} is a file: choose another OUT, nothing is overwritten")
     colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
     if source.is_dir():
-        if count:
-            raise ValueError("--ask is for one photo or film: name that, not a folder")
         colorize_folder(source, target, colorizer, quality, file_format, **given)
         return
     film = source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4")

@@ -32,8 +32,8 @@ INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colors are a **guess**: the model chooses what was
 likely in the photos it learned from. It cannot know the color of a dress, a car or a uniform."""
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.
-Or answer the model: each numbered ring is a place where it asks for a color, beside likely ones; click the right one.
-To ask about another place, click it in the colored photo."""
+Or answer the model: it asks at the numbered rings, and proposes colors. Click one; a click in the colored photo asks
+about that place."""
 ASKED = 3  # questions at a time, and how many more "Ask me more" adds
 LIKELY = 5  # colors for each question
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
