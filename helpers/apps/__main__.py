@@ -1,15 +1,21 @@
 """Colorize a photo, a film or a folder from the command line: `python -m helpers.apps IN OUT`."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from helpers.apps.folder import FILMS, colorize_folder
 from helpers.apps.photo_files import colorize_file
+from helpers.data.photos import read_rgb
 from helpers.inference.colorizer import CHOICES, Colorizer, Options
 from helpers.inference.enlarger import Enlarger
+from helpers.inference.suggestions import NOTHING, questions, ringed
 from helpers.inference.user_hints import Hint, read_hints
 
 
@@ -18,13 +24,14 @@ def command() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Colorize a photo, a film, or a folder of them, at their own size.")
     add = parser.add_argument
     add("source", metavar="IN")
-    add("target", metavar="OUT")
+    add("target", metavar="OUT", nargs="?", default="")
     add("--weights", help="of a generator; default: the most recent run, else the model in the box")
     add("--quality", type=int, default=95, help="of JPEG files, 1 to 100")
     add("--format", choices=("jpeg", "png"), default="", help="default: each photo's own")
     add("--flip", action="store_true", help="average with the mirrored photo's prediction")
     add("--hint", action="append", default=[], metavar="X,Y,#rrggbb", help="a color for a place; in a film: @seconds")
     add("--hints", metavar="FILE", help="JSON: a list of hints with x, y and color")
+    add("--ask", type=int, metavar="N", help="print N places whose color would help most, as JSON for --hints")
     add("--like", default="", metavar="FILE", help="a color photo to take the colors from")
     add("--keep-color", choices=CHOICES, default="auto", help="where it is; auto: of shots in color of a gray film")
     add("--deinterlace", choices=CHOICES, default="auto", help="films; auto: what is flagged or looks interlaced")
@@ -38,17 +45,38 @@ def command() -> argparse.ArgumentParser:
     return parser
 
 
+def ask(source: Path, target: Path, colorizer: Colorizer, hints: list[Hint], film: bool, count: int) -> None:
+    """Print the model's questions about a photo or film, as JSON for `read_hints`, and draw their places.
+
+    A color is "" until somebody fills it in; "likely" names some. hints: given ones, for a photo.
+    """
+    if film:
+        from helpers.apps.film_questions import Film, film_questions
+
+        asked, pictures = film_questions(Film(source), colorizer, count)
+    else:
+        asked = questions(colorizer, photo := read_rgb(source), count, hints)
+        pictures = [ringed(photo, asked)]
+    places = [{"x": round(each.x, 1), "y": round(each.y, 1), "at": round(each.at, 3)} for each in asked]
+    rows = [place | {"color": "", "likely": each.colors[:5]} for place, each in zip(places, asked, strict=True)]
+    print("[" + ",".join(f"\n {json.dumps(row)}" for row in rows) + "\n]")
+    if asked:
+        Image.fromarray(np.vstack(pictures)).save(target)
+    print(f"the places are drawn in {target}" if asked else NOTHING, file=sys.stderr)
+
+
 def colorize(source: str, target: str, weights: str | None, enlarger: str | None, **given: Any) -> None:
     """Colorize what the command line names; given: its other arguments."""
-    if not source or not target:
+    source, count = Path(source), given.pop("ask")
+    target = Path(target or (source.with_name(f"{source.stem}-questions.png") if count else ""))
+    if not source.name or not target.name:
         raise ValueError("IN and OUT must not be empty")
-    source, target = Path(source), Path(target)
     quality, file_format, points, file = map(given.pop, ("quality", "format", "hint", "hints"))
     hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
     if not source.exists():
         raise FileNotFoundError(f"There is no file or folder {source}.")
-    if source.is_dir() and hints:
-        raise ValueError("hints are for one photo or film: name that, not a folder")
+    if source.is_dir() and (hints or count):
+        raise ValueError("hints and questions are for one photo or film: name that, not a folder")
     for place in (target, *target.parents):
         if place.is_file():
             raise FileExistsError(f"{place} is a file: choose another OUT, nothing is overwritten")
@@ -56,8 +84,12 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
     if source.is_dir():
         colorize_folder(source, target, colorizer, quality, file_format, **given)
         return
+    film = source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4")
+    if count:
+        ask(source, target, colorizer, hints, film, count)
+        return
     print(f"weights: {colorizer}")
-    if source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4"):
+    if film:
         from helpers.apps.film_job import colorize_film
 
         notes = colorize_film(source, target, colorizer, hints, **given)

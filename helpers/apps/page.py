@@ -15,14 +15,14 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import cv2
 import gradio as gr
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from helpers.apps.film_job import colorize_film
 from helpers.apps.folder import FILMS, target_of
 from helpers.apps.photo_files import colorize_file
 from helpers.data.photos import read_rgb, reduced
 from helpers.inference.colorizer import CHOICES, Colorizer
-from helpers.inference.suggestions import alternatives, reference_hints
+from helpers.inference.suggestions import NOTHING, Question, alternatives, questions, reference_hints, ringed
 from helpers.inference.user_hints import NO_HINTS, Hint, suggest_colors
 
 PREVIEW = 900  # pixels on the shorter side of a preview; the download has full size
@@ -32,7 +32,10 @@ INTRODUCTION = """# Colorize your photos
 Drop photos below; they stay on the machine that runs this page. The colors are a **guess**: the model chooses what was
 likely in the photos it learned from. It cannot know the color of a dress, a car or a uniform."""
 EXPLAINED = """Drop a photo, choose a color for the brush, and paint where something has that color; a dab is enough.
-Or click a place in the colored photo: likely colors for it appear below the photo; click one to use it."""
+Or answer the model: it asks at the numbered rings, and proposes colors. Click one; a click in the colored photo asks
+about that place."""
+ASKED = 3  # questions at a time, and how many more "Ask me more" adds
+LIKELY = 5  # colors for each question
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
@@ -115,21 +118,20 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
 
 
 def colorize_upload(file: str, folder: str, colorizer: Colorizer, options: dict[str, Any]) -> tuple:
-    """Colorize an uploaded photo; returns its title, both previews' paths, the result's path, and notes."""
+    """Colorize an uploaded photo; returns its path, the result's path, and notes."""
     if Path(file).suffix.lower() in FILMS:
         raise ValueError("this is a film: drop it on the tab Films")
     target = place_for(folder, file)
-    notes = colorize_file(Path(file), target, colorizer, colorizer.options(**options))
-    photos = {target.with_name("before.jpg"): read_rgb(file), target.with_name("after.jpg"): read_rgb(target)}
-    for path, rgb in photos.items():
-        Image.fromarray(reduced(rgb, PREVIEW)).save(path, quality=90)
-    return f"{Path(file).name}, {rgb.shape[1]}x{rgb.shape[0]}", tuple(map(str, photos)), target, notes
+    return file, target, colorize_file(Path(file), target, colorizer, colorizer.options(**options))
 
 
 def _show(results: list[tuple]) -> None:
     """Lay out results: a slider between before and after, and a download button for each."""
-    for title, previews, target, notes in results:
-        gr.ImageSlider(previews, label=title, interactive=False, max_height=700)
+    for file, target, notes in results:
+        before, after = map(read_rgb, (file, target))
+        title = f"{Path(file).name}, {after.shape[1]}x{after.shape[0]}"
+        pair = reduced(before, PREVIEW), reduced(after, PREVIEW)
+        gr.ImageSlider(pair, format="jpeg", label=title, interactive=False, max_height=700)
         download_of(target, notes)
 
 
@@ -162,13 +164,25 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
 
 
 def load(file: str | None) -> tuple:
-    """Return a new photo as it is shown, the editor's content, no points, no proposed colors and no answers."""
+    """Return a new photo as it is shown, the editor's content, no points, the number of questions, and no answers."""
     photo = gray = None
     if file:
         with reported(file):
             photo = reduced(read_rgb(file), SHOWN)
             gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return photo, gray, [], [], []
+    return photo, gray, [], ASKED, []
+
+
+def show_questions(photo: np.ndarray | None, asked: list[Question], choosing: bool = False) -> tuple:
+    """Return what shows questions: likely colors, the photo with rings, swatches, and the color picker, hidden or not.
+
+    The last color of each question is "", for none of these.
+    """
+    likely = [(number, one, color) for number, one in enumerate(asked, 1) for color in (*one.colors[:LIKELY], "")]
+    square = lambda color: np.full((40, 40, 3), ImageColor.getrgb(color or "white"), np.uint8)  # noqa: E731
+    swatches = [(square(color), str(number) if color else f"{number}: none of these") for number, _, color in likely]
+    rings = None if photo is None else ringed(photo, asked)
+    return likely, rings, gr.Gallery(swatches, selected_index=None), gr.Column(visible=choosing)
 
 
 class HintsTab:
@@ -179,13 +193,19 @@ class HintsTab:
         if not colorizer.takes_hints:
             gr.Markdown(NO_HINTS.capitalize())
             return
-        photo, points, place, lists = gr.State(), gr.State([]), gr.State(), gr.State([])
+        photo, points, likely, count, lists = gr.State(), gr.State([]), gr.State([]), gr.State(ASKED), gr.State([])
         gr.Markdown(EXPLAINED)
         file = gr.File(label="Photo", height=100, elem_id="hints-photo")
         with gr.Row():
             editor = gr.ImageEditor(**EDITOR, elem_id="hints-editor")
             result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
-        likely = gr.Gallery(show_label=False, columns=12, height=90, allow_preview=False, elem_id="hints-likely")
+        with gr.Row():
+            rings = gr.Image(label="The model asks", interactive=False, elem_id="hints-asked")
+            with gr.Column(scale=2):
+                swatches = gr.Gallery(columns=LIKELY + 1, allow_preview=False, show_label=False, elem_id="hints-likely")
+                with gr.Column(visible=False) as other:
+                    picker, use = gr.ColorPicker(COLORS[0], label="Another color"), gr.Button("Use this color")
+                more = gr.Button("Ask me more")
         with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
             like = gr.Image(label="Like this photo", height=200)
             follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
@@ -194,13 +214,17 @@ class HintsTab:
         with gr.Row():
             back, whole = gr.Button("Undo the last chosen color"), gr.Button("Color at full size", variant="primary")
         download, given = gr.DownloadButton(visible=False), [photo, editor, points, like, follow]
-        shown, new = [result, download], [photo, editor, points, likely, several]
-        full = whole.click(self.full_size, [file, *given], download)
-        file.change(load, file, new, cancels=full).then(self.colorize, given, shown)
+        shown, question = [result, download], [likely, rings, swatches, other]
+        full, quiet = whole.click(self.full_size, [file, *given], download), {"show_progress": "hidden"}
+        loaded = file.change(load, file, [photo, editor, points, count, several], cancels=full)
+        loaded.then(self.colorize, given, shown)
         changes = [editor.input, points.change, like.change, follow.change]  # not editor.change: it misses strokes
-        gr.on(changes, self.colorize, given, shown, trigger_mode="always_last", show_progress="hidden", cancels=full)
-        result.select(self.propose, [photo, result], [place, likely])
-        likely.select(_choose, [place, points], points)
+        gr.on(changes, self.colorize, given, shown, trigger_mode="always_last", cancels=full, **quiet)
+        gr.on([result.change, count.change], self.ask, [count, *given], question, trigger_mode="always_last", **quiet)
+        more.click(lambda count: count + ASKED, count, count)
+        result.select(self.propose, [photo, result], question)
+        swatches.select(_choose, [photo, likely, points], [points, *question])
+        use.click(_use, [likely, points, picker], points)
         ask.click(self.answers, photo, [lists, several])
         several.select(_answer, lists, points)
         back.click(lambda points: points[:-1], points, points)
@@ -229,11 +253,19 @@ class HintsTab:
             return download_of(target, notes)
         return gr.DownloadButton(visible=False)
 
+    def ask(self, count: int, photo: np.ndarray | None, *given: Any) -> tuple:
+        """Return the model's next questions as they are shown; hints that are given count as answers."""
+        asked = []
+        with reported(None):
+            asked = [] if photo is None else questions(self.colorizer, photo, count, self.hints(photo, *given))
+        if photo is not None and not asked:
+            gr.Info(NOTHING)
+        return show_questions(photo, asked)
+
     def propose(self, photo: np.ndarray, result: np.ndarray, event: gr.SelectData) -> tuple:
-        """Return a clicked place, and swatches of likely colors for it, each with its color as the caption."""
-        found = suggest_colors(self.colorizer.generator, photo, result, *map(int, event.index))
-        found = found if len(found) > 1 else found + COLORS  # weights without a palette
-        return event.index, [(np.full((40, 40, 3), ImageColor.getrgb(color), np.uint8), color) for color in found]
+        """Return a question about a clicked place, as it is shown."""
+        colors = suggest_colors(self.colorizer.generator, photo, result, *map(int, event.index))
+        return show_questions(photo, [Question(*event.index, colors, 0)])
 
     def answers(self, photo: np.ndarray | None) -> tuple:
         """Return several answers as lists of hints, and as photos."""
@@ -241,8 +273,17 @@ class HintsTab:
         return lists, [self.colorizer(photo, hints) for hints in lists]
 
 
-def _choose(place: tuple, points: list[Hint], event: gr.SelectData) -> list[Hint]:
-    return [*points, Hint(*place, event.value["caption"])]
+def _choose(photo: np.ndarray, likely: list[tuple], points: list[Hint], event: gr.SelectData) -> tuple:
+    _, one, color = likely[event.index]
+    if color:
+        return [*points, Hint(one.x, one.y, color)], *4 * [gr.skip()]
+    return points, *show_questions(photo, [one], choosing=True)
+
+
+def _use(likely: list[tuple], points: list[Hint], color: str) -> list[Hint]:
+    if not color.startswith("#"):  # what was dragged is rgba(192.4, 48, 32, 1)
+        color = f"#{bytes(round(float(part)) for part in color[5:].split(',')[:3]).hex()}"
+    return [*points, Hint(likely[0][1].x, likely[0][1].y, color)]
 
 
 def _answer(lists: list[list[Hint]], event: gr.SelectData) -> list[Hint]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,10 @@ SURE = 0.9  # weight of the best match; a clicked hint has 1
 TRIED = 8  # for alternatives
 PLACES = 256  # cells of the photo in which the model may ask
 FLAT = 0.02  # standard deviation of L, in [-1, 1], of a photo that shows nothing to ask for
+SHOWING = 0.85  # absolute L, in [-1, 1], above which a pixel is black or white, and shows no color
 BORDER = 2.0  # pixels, as the network sees them, by which L is smoothed to find borders
+RING = 512  # pixels on the longer side of a photo with rings, at least
+NOTHING = "The model has no question: the photo is flat, black or white, or its hints decide every place."
 DIFFERENT, SPREAD = 6.0, 0.05  # CIE units, and the share of pixels, by which two alternatives differ at least
 
 
@@ -37,10 +41,8 @@ def descriptors(colorizer: Colorizer, L: Tensor) -> Tensor:
     rows, columns = (max(1, round(length / CELL)) for length in L.shape[-2:])  # padding would match padding
     with colorizer.accelerator.autocast():
         features = colorizer.generator.encoder(pad_to_stride(L).to(colorizer.accelerator.device))
-    size, maps = features[LEVELS[0]].shape[-2:], []
-    for level in LEVELS:
-        centered = features[level].float() - features[level].float().mean((2, 3), keepdim=True)
-        maps.append(F.normalize(F.interpolate(centered, size, mode="bilinear"), dim=1))
+    centered = [features[level].float() - features[level].float().mean((2, 3), keepdim=True) for level in LEVELS]
+    maps = [F.normalize(F.interpolate(x, centered[0].shape[-2:], mode="bilinear"), dim=1) for x in centered]
     return F.normalize(torch.cat(maps, 1), dim=1)[0, :, :rows, :columns].cpu()
 
 
@@ -80,10 +82,9 @@ def encode_reference(colorizer: Colorizer, reference: Any) -> tuple[Tensor, Tens
 def hints_like(colorizer: Colorizer, photo: Any, reference: tuple[Tensor, Tensor], follow: float = 1.0) -> Tensor:
     """Return the hints of `reference_hints` for a reference from `encode_reference`, once for many photos."""
     ours = descriptors(colorizer, rgb_to_L_ab(to_tensor(reduced(to_rgb(photo), SIDE)))[0])
-    theirs, colors = reference
-    cells, partners, similarity = match(ours, theirs)
+    cells, partners, similarity = match(ours, reference[0])
     hints = torch.zeros(3, ours.shape[1] * ours.shape[2])
-    hints[:2, cells] = colors.flatten(1)[:, partners]
+    hints[:2, cells] = reference[1].flatten(1)[:, partners]
     hints[2, cells] = SURE * follow * ((similarity - LIKE) / (1 - LIKE)).clamp(0, 1).sqrt()
     return hints.view(1, 3, *ours.shape[1:])
 
@@ -93,13 +94,14 @@ class Question:
     """A place of a photo whose color the model asks for.
 
     x and y in the photo's pixels from the upper left; colors: likely ones as "#rrggbb", the predicted one first; gain:
-    share of the photo, 0 to 1, that an answer decides and no earlier one does.
+    share of the photo, 0 to 1, that an answer decides and no earlier one does; at: seconds into a film.
     """
 
     x: float
     y: float
     colors: list[str]
     gain: float
+    at: float = 0.0
 
 
 @torch.inference_mode()
@@ -114,9 +116,8 @@ def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple
     with colorizer.predicting, colorizer.accelerator.autocast():
         maps = colorizer.generator.decoded(L, hints)[1]
     grid = grid_of(L.shape[-2:], PLACES)
-    number = torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid)
-    cells = F.interpolate(number, L.shape[-2:])[0, 0, :height, :width].long()
-    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells
+    cells = F.interpolate(torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid), L.shape[-2:])
+    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells[0, 0, :height, :width].long()
 
 
 def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
@@ -140,8 +141,8 @@ def questions(
     """Return at most `count` places of a photo where a color would help the model most, the best first.
 
     Each is chosen for what it decides beside the given hints and earlier questions; within its cell it lies away from
-    borders. A photo of one flat color gives none. photo: of any kind, see `to_rgb`; hints: see `hint_maps`. Raises
-    ValueError if the generator takes no hints.
+    borders. None lies in black or white, and a photo of one flat color gives none. photo: of any kind, see `to_rgb`;
+    hints: see `hint_maps`. Raises ValueError if the generator takes no hints.
     """
     if not colorizer.takes_hints:
         raise ValueError(NO_HINTS)
@@ -151,10 +152,10 @@ def questions(
         return []
     given, ab = hint_maps(hints, size, L.shape[-2:]), colorizer.predict_colors(L, options, hints, size)
     influence, cells = influence_of_places(colorizer, L, given)
-    maps = torch.ones_like(L), given[:, 2:]
+    showing, small, found = L[0, 0].abs() < SHOWING, reduced(full, options.input_size), []
+    maps = showing.float(), given[:, 2:]
     pixels, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
-    small, found = reduced(full, options.input_size), []
-    border = torch.from_numpy(gaussian_gradient_magnitude(L[0, 0].numpy(), BORDER))
+    border = torch.from_numpy(gaussian_gradient_magnitude(L[0, 0].numpy(), BORDER)).where(showing, torch.inf)
     left, colored = (1 - influence[hinted > 0]).prod(0), render(small, ab)
     for cell, decided in cover(influence, pixels, left, (pixels > 0) & (hinted == 0), count):
         row, column = divmod(int(border.where(cells == cell, torch.inf).argmin()), border.shape[1])
@@ -162,6 +163,20 @@ def questions(
         colors = suggest_colors(generator, small, colored, column, row)
         found.append(Question(x, y, colors, (decided @ pixels / pixels.sum()).item()))
     return found
+
+
+def ringed(photo: np.ndarray, places: Sequence[Question], first: int = 1) -> np.ndarray:
+    """Return a photo (H, W, 3) with a ring around each place, numbered from `first` on, enlarged if it is small."""
+    share = max(1.0, RING / max(photo.shape))
+    shown = cv2.resize(photo, None, fx=share, fy=share, interpolation=cv2.INTER_CUBIC)
+    radius = max(8, min(shown.shape[:2]) // 30)
+    for number, place in enumerate(places, first):
+        x, y = round(place.x * share), round(place.y * share)
+        corner = min(x + radius, shown.shape[1] - 2 * radius), max(y - radius // 2, 2 * radius)
+        for color, width in (((0,) * 3, radius // 2), ((255,) * 3, radius // 6)):  # white in black: seen everywhere
+            cv2.circle(shown, (x, y), radius, color, width, cv2.LINE_AA)
+            cv2.putText(shown, str(number), corner, cv2.FONT_HERSHEY_SIMPLEX, radius / 11, color, width, cv2.LINE_AA)
+    return shown
 
 
 def alternatives(colorizer: Colorizer, photo: Any, count: int = 4) -> list[list[Hint]]:

@@ -57,19 +57,16 @@ class Hint:
 def read_hints(path: Path | str) -> list[Hint]:
     """Return the hints of a JSON file, a list such as [{"x": 120, "y": 80, "color": "#c03020"}].
 
-    Raises FileNotFoundError, and ValueError that names the file for one that holds something else.
+    Questions of `--ask` whose color is still "" are left out. Raises FileNotFoundError, and ValueError that names the
+    file for one that holds something else.
     """
     try:
-        return [Hint(**hint) for hint in json.loads(Path(path).read_text("utf-8-sig"))]
+        text = Path(path).read_text("utf-8-sig")
+        known = [{key: each[key] for key in each if key != "likely"} for each in json.loads(text)]
+        return [Hint(**each) for each in known if each.get("color") != ""]
     except (TypeError, ValueError) as error:
         example = 'it must be a list such as [{"x": 120, "y": 80, "color": "#c03020"}]'
         raise ValueError(f"{path} holds no hints: {error}; {example}") from error
-
-
-def ab_of_color(color: str) -> Tensor:
-    """Return the ab (2,) in [-1, 1] of a color."""
-    rgb = torch.tensor(ImageColor.getrgb(color)[:3]).view(1, 3, 1, 1) / 255
-    return rgb_to_L_ab(rgb)[1].flatten()
 
 
 def hint_maps(hints: Sequence[Hint | np.ndarray | Tensor], photo: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -90,7 +87,8 @@ def hint_maps(hints: Sequence[Hint | np.ndarray | Tensor], photo: tuple[int, int
         row, column = int(hint.y * size[0] / photo[0]), int(hint.x * size[1] / photo[1])
         top, left = max(0, row - SQUARE // 2), max(0, column - SQUARE // 2)
         square = maps[0, :, top : row + SQUARE // 2 + 1, left : column + SQUARE // 2 + 1]
-        square[:2], square[2] = ab_of_color(hint.color).view(2, 1, 1), 1
+        rgb = torch.tensor(ImageColor.getrgb(hint.color)[:3]).view(1, 3, 1, 1) / 255
+        square[:2], square[2] = rgb_to_L_ab(rgb)[1][0], 1
     return maps
 
 

@@ -16,7 +16,8 @@ from helpers.inference.colorizer import Colorizer
 from helpers.inference.user_hints import Hint
 from helpers.models.srresnet import SRResNet
 
-EDITOR, RESULT, LIKELY = "#hints-editor", "#hints-result img", "#hints-likely button img"
+EDITOR, RESULT, RINGS = "#hints-editor", "#hints-result img", "#hints-asked img"
+LIKELY, TILES = "#hints-likely button img", page_module.LIKELY + 1
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,32 @@ def test_photos_are_seen_in_color_and_downloaded_and_what_is_no_photo_is_named(p
     page.get_by_text("other.png, 160x120").first.wait_for(timeout=LONG)
 
 
+def open_cup(page, folder, photo=None):
+    """Drop a gray photo on the tab for hints, and wait until it is in color."""
+    page.get_by_role("tab", name="Hints").click()
+    Image.fromarray(coffee() if photo is None else photo).convert("L").save(folder / "cup.png")
+    page.locator("#hints-photo input[type=file]").first.set_input_files(folder / "cup.png")
+    page.locator(RINGS).wait_for(timeout=LONG)
+
+
+def shown(page):
+    """The picture under "In color"."""
+    return np.asarray(body(page, page.locator(RESULT).get_attribute("src")))
+
+
+def wait_for_questions(page, count):
+    """Wait until the page shows the likely colors of so many questions."""
+    tiles = "([place, count]) => document.querySelectorAll(place).length == count"
+    page.wait_for_function(tiles, arg=[LIKELY, count * TILES], timeout=LONG)
+
+
+def answered(page, tile):
+    """Click one of the likely colors; return the new picture, and the Lab color that was clicked."""
+    color = page.locator(LIKELY).nth(tile)
+    wanted = rgb2lab(np.asarray(body(page, color.get_attribute("src"))))[30, 30]
+    return changed(page, color.click), wanted
+
+
 def changed(page, act):
     """Do something that changes the picture under "In color"; return the new one."""
     before = page.locator(RESULT).get_attribute("src")
@@ -91,7 +118,7 @@ def changed(page, act):
     page.wait_for_function(
         "([place, before]) => document.querySelector(place)?.src != before", arg=[RESULT, before], timeout=LONG
     )
-    return np.asarray(body(page, page.locator(RESULT).get_attribute("src")))
+    return shown(page)
 
 
 def stroke(page):
@@ -106,13 +133,10 @@ def stroke(page):
 
 @needs_browser
 def test_a_hint_changes_the_picture_and_withdraws_the_old_download(page, tmp_path):
-    page.get_by_role("tab", name="Hints").click()
-    Image.fromarray(coffee()).convert("L").save(tmp_path / "cup.png")
-    page.locator("#hints-photo input[type=file]").first.set_input_files(tmp_path / "cup.png")
-    page.locator(RESULT).wait_for(timeout=LONG)
+    open_cup(page, tmp_path)
     page.locator(f"{EDITOR} canvas").first.wait_for(timeout=LONG)
     page.wait_for_timeout(1000)  # until the editor has drawn the photo
-    first = np.asarray(body(page, page.locator(RESULT).get_attribute("src")))
+    first = shown(page)
     page.get_by_text("Color at full size").click()
     plain = downloaded(page, "cup-in-color.png")
     painted = changed(page, lambda: stroke(page))
@@ -128,13 +152,45 @@ def test_a_hint_changes_the_picture_and_withdraws_the_old_download(page, tmp_pat
     picture = page.locator(RESULT)
     box = picture.bounding_box()
     picture.click(position={"x": box["width"] * 0.4, "y": box["height"] * 0.3})
-    color = page.locator(LIKELY).nth(3)
-    color.wait_for(timeout=LONG)
-    wanted = rgb2lab(np.asarray(body(page, color.get_attribute("src"))))[5, 5]
-    chosen = changed(page, color.click)
+    wait_for_questions(page, 1)  # one question: this place
+    chosen, wanted = answered(page, 3)
     here = rgb2lab(chosen)[round(len(chosen) * 0.3), round(chosen.shape[1] * 0.4)]
     assert np.hypot(*(here - wanted)[1:]) < 3
     assert np.array_equal(changed(page, page.get_by_text("Undo the last chosen color").click), first)
+
+
+@needs_browser
+def test_three_questions_are_answered_by_clicks(page, tmp_path):
+    open_cup(page, tmp_path)
+    seen = {page.locator(RINGS).get_attribute("src")}
+    for tile in (1, 1, TILES - 1):  # the same tile twice, then "none of these"
+        if tile == TILES - 1:
+            page.locator(LIKELY).nth(tile).click()
+            wait_for_questions(page, 1)
+            before, use = rgb2lab(shown(page)), page.get_by_text("Use this color")
+            after, wanted = rgb2lab(changed(page, use.click)), rgb2lab([[[0xC0 / 255, 0x30 / 255, 0x20 / 255]]])[0, 0]
+        else:
+            before = rgb2lab(shown(page))
+            after, wanted = answered(page, tile)
+            after = rgb2lab(after)
+        far = lambda lab, wanted=wanted: np.hypot(*np.moveaxis(lab - wanted, 2, 0)[1:])  # noqa: E731
+        assert (far(after) < 3).sum() > (far(before) < 3).sum() + 20  # there, and around it
+        page.wait_for_function(
+            "([place, old]) => !old.includes(document.querySelector(place)?.src)",
+            arg=[RINGS, sorted(seen)],
+            timeout=LONG,
+        )  # other questions follow
+        seen.add(page.locator(RINGS).get_attribute("src"))
+        wait_for_questions(page, 3)
+    page.get_by_text("Ask me more").click()
+    wait_for_questions(page, 6)
+
+
+@needs_browser
+def test_a_flat_photo_raises_no_question(page, tmp_path):
+    open_cup(page, tmp_path, np.full((90, 120), 130, np.uint8))
+    page.get_by_text("The model has no question").wait_for(timeout=LONG)
+    assert page.locator(LIKELY).count() == 0
 
 
 def test_hints_are_scaled_to_the_photo_and_empty_layers_are_none(hinted_generator):

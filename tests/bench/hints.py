@@ -23,7 +23,7 @@ from helpers.color import L_ab_to_rgb, ab_of, rgb_to_L_ab
 from helpers.config import Config
 from helpers.data import dataset
 from helpers.data.hint_squares import Squares, fixed_hints, fixed_squares, hints_of
-from helpers.data.photos import center_square, read_rgb
+from helpers.data.photos import center_square, list_photos, read_rgb
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.suggestions import questions
@@ -203,10 +203,12 @@ def varied() -> dict[str, Tensor]:
     squares = [center_square(read_rgb(path), train_box.SIZE) for path in paths_in("LANDSCAPES")[::3][:60]]
     found = {"landscapes": torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)} if squares else {}
     if folder := os.environ.get("PHOTOS"):
-        photos, sources = train_box.pack(Path(folder))
+        paths = list_photos(Path(folder))
+        sources = np.array([path.relative_to(folder).parts[0] for path in paths])
         held_out = train_box.divide(sources)[0]
         two = np.concatenate([held_out[sources[held_out] == name][:2] for name in np.unique(sources[held_out])])
-        found["photos of all kinds"] = train_box.squares_of(photos[two])
+        squares = [center_square(read_rgb(paths[i]), train_box.SIZE) for i in two]
+        found["photos of all kinds"] = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
     return found
 
 

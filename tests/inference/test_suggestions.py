@@ -1,6 +1,9 @@
 """Hints from a reference photo, what the model asks for, and alternatives, with the model in the box."""
 
+import json
+import weakref
 from itertools import combinations
+from types import SimpleNamespace
 
 import films
 import numpy as np
@@ -11,19 +14,21 @@ from PIL import Image
 from skimage import data
 
 from helpers.apps import __main__ as command
+from helpers.apps import film_questions
 from helpers.apps.film_reader import Film
 from helpers.color import ab_of
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.suggestions import (
     DIFFERENT,
     SPREAD,
+    Question,
     alternatives,
     cover,
     match,
     questions,
     reference_hints,
 )
-from helpers.inference.user_hints import Hint
+from helpers.inference.user_hints import Hint, read_hints
 from helpers.models.generator import Generator
 from helpers.runs import BOX
 
@@ -148,6 +153,63 @@ def test_the_command_follows_a_reference_for_photos_and_films(tmp_path):
     command.main([str(tmp_path / "film.mp4"), str(tmp_path / "like.mp4"), *box])
     _, frame = next(Film(tmp_path / "like.mp4").frames())
     assert (ab(frame) - ab(data.coffee()[::4, ::4])).norm(dim=0).mean() < 0.7 * errors[1]
+
+
+def command_asks(source, target, count, capsys):
+    """Let the command ask; return the questions, as they are in a file of JSON."""
+    command.main([str(source), str(target), "--ask", str(count), "--weights", str(BOX / "warmup.safetensors")])
+    (target.parent / "asked.json").write_text(text := capsys.readouterr().out)
+    return json.loads(text)
+
+
+def test_the_command_asks_in_the_json_that_it_reads(tmp_path, capsys):
+    Image.fromarray(data.coffee()).convert("L").save(tmp_path / "cup.png")
+    asked = command_asks(tmp_path / "cup.png", tmp_path / "places.png", 3, capsys)
+    drawn = np.array(Image.open(tmp_path / "places.png")).astype(int)
+    changed = [(int(y), int(x)) for y, x, _ in np.argwhere(np.abs(drawn - drawn[..., :1]) > 9)[:1]]
+    assert len(asked) == 3 and all(len(one["likely"]) == 5 for one in asked) and not changed  # white in black, on gray
+    gray = np.array(Image.open(tmp_path / "cup.png"))
+    for one in asked:  # around each place is a ring, which the photo does not have
+        here = np.s_[int(one["y"]) - 20 : int(one["y"]) + 20, int(one["x"]) - 20 : int(one["x"]) + 20]
+        assert np.abs(drawn[..., 0] - gray)[here].max() > 60
+    assert read_hints(tmp_path / "asked.json") == []  # nothing is filled in
+    asked[1]["color"] = asked[1]["likely"][2]
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    assert read_hints(tmp_path / "asked.json") == [Hint(asked[1]["x"], asked[1]["y"], asked[1]["likely"][2])]
+
+
+def test_a_film_of_two_shots_is_asked_about_both_and_most_about_what_is_seen_longest(tmp_path, capsys):
+    films.write(tmp_path / "film.mp4", films.shots(30, 10, size=(144, 192)))
+    asked = command_asks(tmp_path / "film.mp4", tmp_path / "places.png", 12, capsys)
+    times = [one["at"] for one in asked]
+    assert times[:2] == [0, 0] and 1.2 in times and set(times) <= {0, 1.2, *np.arange(0.32, 1.2, 0.04).round(2)}
+    assert all(0 <= one["x"] < 192 and 0 <= one["y"] < 144 for one in asked)
+    assert Image.open(tmp_path / "places.png").size == (512, 384 * len(asked))
+    asked[0]["color"] = "#c03020"
+    (tmp_path / "asked.json").write_text(json.dumps(asked[:1]))
+    arguments = [str(tmp_path / "film.mp4"), str(tmp_path / "red.mp4"), "--hints", str(tmp_path / "asked.json")]
+    command.main([*arguments, "--weights", str(BOX / "warmup.safetensors")])
+    red = [ab(frame)[0].amax() for frame in films.pictures(tmp_path / "red.mp4")]
+    assert min(red[:30]) > 25 > max(red[31:])  # the answer serves its shot, and no other
+
+
+def test_of_a_long_film_only_a_few_frames_are_kept(monkeypatch):
+    made, kept, random = [], [], np.random.default_rng(0)
+
+    def frames(*_):
+        for number in range(300):
+            if number % 10 == 0:
+                shot = random.integers(0, 256, (40, 60, 3), np.uint8)
+            frame = shot.copy()
+            made.append(weakref.ref(frame))
+            yield number, shot[..., 0], frame
+            kept.append(sum(each() is not None for each in made))
+
+    film = SimpleNamespace(height=40, width=60, time_base=0.04, count=300, frames=frames)
+    one = lambda *_: [Question(20.0, 20.0, ["#808080"], random.random())]  # noqa: E731
+    monkeypatch.setattr(film_questions, "questions", one)
+    asked, _ = film_questions.film_questions(film, None, 3)
+    assert len({one.at for one in asked}) == 3 and max(kept) <= 8
 
 
 def test_an_unrelated_reference_gives_no_hints(box):
