@@ -42,26 +42,12 @@ def panels_of(steps: pd.DataFrame) -> dict[str, list[str]]:
     return {title: columns for title, columns in panels.items() if columns}
 
 
-def curve(axis: Axes, label: str, x: Sequence, y: Sequence, style: str = "-", **looks: Any) -> None:
-    """Draw a line, or move the one that has this label already."""
-    drawn = {line.get_label(): line for line in axis.lines}
-    if label in drawn:
-        drawn[label].set_data(x, y)
-    else:
-        axis.plot(x, y, style, label=label, **looks)
-
-
-def fit_axis(axis: Axes, title: str, scale: str = "linear") -> None:
-    """Fit the limits of an axis to its lines; at the first time, give it a title, a legend and few ticks."""
-    if axis.get_yscale() != scale:
-        axis.set_yscale(scale)
-        axis.minorticks_off()
-    axis.relim()
-    axis.autoscale_view()
-    if axis.get_legend() is None:
-        axis.set(title=title, xlabel="epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
-        axis.legend(fontsize=8, loc="upper left")
+def finish_axis(axis: Axes, title: str, scale: str = "linear") -> None:
+    """Give an axis of epochs its title, its scale, a legend and few ticks."""
+    axis.set(title=title, xlabel="epoch", yscale=scale)
+    axis.minorticks_off()
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
+    axis.legend(fontsize=8, loc="upper left")
 
 
 def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) -> None:
@@ -70,28 +56,29 @@ def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) 
     x = steps["epoch"] - 1 + epochs.cumcount() / epochs.transform("size")
     smooth = steps[columns].rolling(max(1, len(steps) // 50), min_periods=1).mean()
     for i, name in enumerate(columns):
-        curve(axis, name, x, smooth[name], color=f"C{i}")
-        curve(axis, f"_{name}", x, steps[name], color=f"C{i}", alpha=0.15, lw=0.5)
+        axis.plot(x, smooth[name], color=f"C{i}", label=name)
+        axis.plot(x, steps[name], color=f"C{i}", alpha=0.15, lw=0.5)
     positive = (steps[columns].min() > 0).all()
-    fit_axis(axis, title, "linear" if title not in LOG_PANELS else "log" if positive else "symlog")
+    finish_axis(axis, title, "linear" if title not in LOG_PANELS else "log" if positive else "symlog")
 
 
 def draw_validation(axis: Axes, history: pd.DataFrame, metric: str) -> None:
     """Draw a validation metric of a history, for the EMA weights and the raw weights if there are both."""
     saved = "EMA" if any(column.endswith(" raw") for column in history) else "raw"
-    for column, label, style in ((f"val {metric}", saved, "o-"), (f"val {metric} raw", "raw", "x--")):
+    for column, weights, style in ((f"val {metric}", saved, "o-"), (f"val {metric} raw", "raw", "x--")):
         if column in history:
-            curve(axis, f"{label} weights", history["epoch"], history[column], style, ms=4)
+            axis.plot(history["epoch"], history[column], style, ms=4, label=f"{weights} weights")
     if metric == "colorfulness" and "val truth" in history:
-        curve(axis, "truth", history["epoch"].iloc[[0, -1]], [history["val truth"].iloc[-1]] * 2, ":", color="0.5")
-    fit_axis(axis, f"validation {with_unit(metric)}")
+        axis.axhline(history["val truth"].iloc[-1], ls=":", color="0.5", label="truth")
+    finish_axis(axis, f"validation {with_unit(metric)}")
 
 
 def draw_all(axes: Sequence[Axes], steps: pd.DataFrame, history: pd.DataFrame, metrics: Sequence[str]) -> None:
     """Draw every panel of the steps, and some metrics of the validation, into axes; hide the axes that are left."""
     panels = panels_of(steps)
-    for axis in axes[len(panels) + len(metrics) :]:
-        axis.set_visible(False)
+    for i, axis in enumerate(axes):
+        axis.clear()
+        axis.set_visible(i < len(panels) + len(metrics))
     for axis, (title, names) in zip(axes, panels.items(), strict=False):
         draw_steps(axis, steps, names, title)
     for axis, metric in zip(axes[len(panels) :], metrics, strict=False):
@@ -105,12 +92,10 @@ class LiveFigure:
     rows of photos (N, 3, H, W) above, by title; gray ones if None.
     """
 
-    def __init__(
-        self, truth: Tensor, name: str | None = None, metrics: Sequence[str] = LIVE, first: dict | None = None
-    ):
+    def __init__(self, truth: Tensor, name: str | None = None, metrics: Sequence[str] = LIVE, first: Any = None):
         self.truth, self.name, self.metrics = truth[:8], name, metrics
         self.first = first or {"gray": images.grayed(self.truth)}
-        self.film, self.figure, self.handle, self.drawn = [], None, None, -math.inf
+        self.film, self.figure, self.drawn = [], None, -math.inf
 
     def update(self, trainer: Any) -> None:
         """Redraw after an epoch of a `Trainer`, but not within 2 s of the last time; pass it to `fit` as `show`."""
@@ -118,18 +103,19 @@ class LiveFigure:
         if time.monotonic() - self.drawn < LAPSE and not trainer.finished:
             return
         rows = {**self.first, f"epoch {len(trainer.history)}": self.film[-1][1], "truth": self.truth}
-        picture, first = images.montage([*rows.values()]), self.figure is None
-        if first:
+        picture, is_new = images.montage([*rows.values()]), self.figure is None
+        if is_new:
             self._make(len(panels_of(trainer.steps)) + len(self.metrics), picture)
         draw_all(self.panels, trainer.steps, trainer.history, self.metrics)
         self.photos.set_data(picture)
         middles = (np.arange(len(rows)) + 0.5) * picture.shape[0] / len(rows)
         self.photos.axes.set_yticks(middles, [*rows], rotation=90, va="center")
-        if first:  # the layout is found once, because that takes longest
+        if is_new:  # the layout is found once, because that takes longest
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
         self.figure.canvas.draw()  # `savefig` would draw everything twice
-        self._display(images.png(np.asarray(self.figure.canvas.buffer_rgba())[..., :3], self.name))
+        drawn = images.png(np.asarray(self.figure.canvas.buffer_rgba())[..., :3], self.name)
+        (self.handle.display if is_new else self.handle.update)(drawn)
         self.drawn = time.monotonic()
 
     def _make(self, panels: int, picture: np.ndarray) -> None:
@@ -142,12 +128,7 @@ class LiveFigure:
         self.panels = [*upper.subplots(rows, -(-panels // rows), squeeze=False).flat]
         self.photos = lower.subplots(subplot_kw={"xticks": [], "frame_on": False}).imshow(picture)
         self.photos.axes.tick_params(length=0)
-
-    def _display(self, picture: display.Image) -> None:
-        if self.handle is None:
-            self.handle = display.display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
+        self.handle = display.DisplayHandle()
 
     def progress(self, name: str | None = None) -> display.Image:
         """Show the photos epoch by epoch, a row each, and the truth below."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from helpers.data.photos import read_rgb, reduced, to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.suggestions import answers, reference_hints
+from helpers.inference.suggestions import alternatives, reference_hints
 from helpers.inference.user_hints import hint_maps
 
 
@@ -37,7 +37,7 @@ def against_automatic(colorizer: Colorizer, photo: np.ndarray, reference: np.nda
 def several(colorizer: Colorizer, photo: np.ndarray) -> dict[str, float]:
     """Return how many answers a photo has, how far the worst lies below gray, and seconds for each."""
     began = time.perf_counter()
-    found = [colorizer(photo, hints) for hints in answers(colorizer, photo)]
+    found = [colorizer(photo, hints) for hints in alternatives(colorizer, photo)]
     seconds = (time.perf_counter() - began) / len(found)
     worst = min(decibels(each, photo) for each in found) - decibels(colorizer(photo, saturation=0), photo)
     return {"answers": len(found), "worst over gray": worst, "seconds for each": seconds}

@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, in_process, kodak, machine, peak_memory
-from measures import detail
-from tools.train_box import compress
+from measures import compress, detail, smaller
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab, to_8bit
@@ -24,7 +23,7 @@ from helpers.config import Config
 from helpers.data import dataset
 from helpers.evaluation import metrics
 from helpers.inference.enlarger import Enlarger
-from helpers.models.srresnet import SRResNet, bicubic
+from helpers.models.srresnet import SRResNet
 from helpers.runs import BOX, Run, load_network, runs
 
 SIZES = (1, 4, 16)  # megapixels of the result
@@ -41,15 +40,15 @@ def photos_of(run: Run | None) -> list[Tensor]:
 
 def small_of(gray: Tensor) -> Tensor:
     """Return gray photos (N, 3, H, W) in [0, 1] reduced to a quarter, in 8 bits."""
-    return to_8bit(bicubic(gray, 1 / 4))
+    return to_8bit(smaller(gray))
 
 
 def damaged(gray: Tensor) -> Tensor:
     """Return them blurred, saved as JPEG, reduced, noisy and saved once more, as in notebook 09; always the same."""
     torch.manual_seed(0)
-    chance = np.random.RandomState(0)
-    small = bicubic(compress(BLUR(gray), chance), 1 / 4)
-    return compress(NOISE(small).clamp(0, 1), chance).expand(-1, 3, -1, -1)
+    for spoil in (BLUR, compress, smaller, NOISE, compress):
+        gray = spoil(gray[:, :1])
+    return gray.expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()

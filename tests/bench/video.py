@@ -5,7 +5,6 @@ on real films too, with estimated flow, where FILMS names a folder of some.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,10 +17,9 @@ import films
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, kodak, machine, paths_in, peak_memory, photos_of_skimage
+from common import as_markdown, in_process, kodak, machine, paths_in, peak_memory, photos_of_skimage
 from measures import color_change, pan, warping_error
 
-from helpers.apps import film_job
 from helpers.apps.film_job import colorize_film, predict_frames
 from helpers.apps.film_reader import Film, find_cuts
 from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
@@ -81,36 +79,11 @@ def cuts_found(photos: list[np.ndarray], similar: bool, seed: int, count: int = 
     return len(found & set(cuts[1:])), len(cuts) - 1, len(found - set(cuts))
 
 
-def speed(colorizer: Colorizer, folder: Path, count: int = 100) -> str:
-    """Return the frames per second at 640x360, and the share of time of each part, as a sentence."""
-    path, spent = films.write(folder / "speed.mp4", films.shots(count, size=(360, 640))), {}
-
-    def _timed(name, real):
-        def _call(*arguments, **named):
-            began = time.perf_counter()
-            result = real(*arguments, **named)
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
-            return result
-
-        setattr(film_job, name, _call)
-
-    parts = {name: getattr(film_job, name) for name in ("plan", "predict_frames", "steady", "render", "write_film")}
-    for name, real in parts.items():
-        _timed(name, real)
+def cost(path: str) -> dict[str, float]:
+    """Colorize a film; return the seconds and this process's peak memory."""
     began = time.perf_counter()
-    colorize_film(path, folder / "out.mp4", colorizer)
-    whole = time.perf_counter() - began
-    for name, real in parts.items():
-        setattr(film_job, name, real)
-    shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items())
-    return f"640x360: {count / whole:.1f} frames per second; of the time, {shares}"
-
-
-def memory(folder: Path, count: int) -> float:
-    """Return the peak memory in GB of a process that colorizes a film of `count` frames."""
-    film = films.write(folder / f"{count}.mp4", (films.shots(10) * 100)[:count])
-    command = [sys.executable, __file__, "one", str(film), str(folder / f"{count}-out.mp4")]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    colorize_film(path, Path(path).with_stem("out"))
+    return {"seconds": time.perf_counter() - began, "GB": peak_memory()}
 
 
 def main() -> None:
@@ -126,14 +99,15 @@ def main() -> None:
         hits = np.sum([cuts_found(photos, similar, seed) for seed in (100, 101, 102)], axis=0)
         print(f"\ncuts, {'similar' if similar else 'hard'}: {hits[0]} of {hits[1]} found, {hits[2]} false")
     with tempfile.TemporaryDirectory() as folder:
-        print(f"\n{speed(colorizer, Path(folder))}")
-        peaks = [memory(Path(folder), count) for count in (10, 1000)]
-        print(f"memory: {peaks[0]:.2f} GB for 10 frames, {peaks[1]:.2f} GB for 1,000")
+        frames, rows = films.shots(100, size=(360, 640)), {}
+        for count in (10, 100, 1000):
+            film = films.write(Path(folder) / f"{count}.mp4", (frames * 10)[:count])
+            rows[f"{count} frames"] = in_process(__file__, str(film))
+    print(f"\n640x360, weights and all\n\n{as_markdown(rows)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["one"]:
-        colorize_film(sys.argv[2], sys.argv[3])
-        print(peak_memory())
+    if sys.argv[1:]:
+        print(json.dumps(cost(sys.argv[1])))
     else:
         main()

@@ -66,15 +66,15 @@ def test_validation_shows_ema_and_raw_weights_and_the_truths_colorfulness(axis):
 
 def test_a_live_figure_updates_in_its_place_at_most_every_two_seconds_and_shows_the_progress(monkeypatch, figures):
     shown, clock, truth = [], [0.0], torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    handle = SimpleNamespace(update=lambda picture: shown.append(("update", len(live.film))))
-    monkeypatch.setattr(curves.display, "display", lambda *_, **how: shown.append(("new", len(live.film))) or handle)
+    calls = {name: lambda _, name=name: shown.append((name, len(live.film))) for name in ("display", "update")}
+    monkeypatch.setattr(curves.display, "DisplayHandle", lambda: SimpleNamespace(**calls))
     monkeypatch.setattr(curves.time, "monotonic", lambda: clock[0])
     live = curves.LiveFigure(truth)
     for epoch in range(1, 20):
         table, finished = steps("L1", epochs=epoch, count=1), epoch == 19
         live.update(SimpleNamespace(steps=table, history=history(epoch), validated=truth, finished=finished))
         clock[0] += 0.3
-    assert shown == [("new", 1), ("update", 8), ("update", 15), ("update", 19)]  # the last epoch always
+    assert shown == [("display", 1), ("update", 8), ("update", 15), ("update", 19)]  # the last epoch always
     labels = {line.get_label(): len(line.get_xdata()) for axis in live.figure.axes for line in axis.lines}
     assert labels["L1"] == labels["raw weights"] == 19  # the lines have moved
     live.progress("19")

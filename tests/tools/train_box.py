@@ -19,12 +19,13 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bench.measures import compress, paste
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.color import L_ab_to_rgb, rgb_to_L_ab
+from helpers.color import rgb_to_L_ab
 from helpers.config import Config
 from helpers.data.hint_squares import draw_squares, hints_of
 from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
@@ -33,6 +34,7 @@ from helpers.models.generator import Generator
 from helpers.models.hinted import with_hints
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
+from helpers.training.losses import ab_distance
 
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60
@@ -130,6 +132,13 @@ def squares_of(photos: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())
 
 
+def held_out(folder: Path) -> tuple[Tensor, np.ndarray]:
+    """Return the validation photos of a folder, uint8 (N, 3, SIZE, SIZE), and the name of each one's source."""
+    photos, sources = pack(folder)
+    numbers = divide(sources)[0]
+    return squares_of(photos[numbers]), sources[numbers]
+
+
 def strange(photos: Tensor) -> Tensor:
     """Return half as many images, (N / 2, 3, SIZE, SIZE), of photos in [0, 1]: small crops, most of two photos mixed.
 
@@ -138,30 +147,6 @@ def strange(photos: Tensor) -> Tensor:
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(0.15, 1.0), ratio=(0.75, 1.33), p=1.0)
     one, other = crop(photos).chunk(2)
     return one.lerp(other, 0.5 * torch.rand(len(one), 1, 1, 1) * (torch.rand(len(one), 1, 1, 1) < 0.7))
-
-
-def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
-    """Paste an ellipse of another photo, in another color, into some of a batch (N, 3, H, W) in [0, 1].
-
-    They teach hints to fill an object up to its outline. The ellipse's hue is rotated, and its colors are mixed with
-    their mean, because objects often have one color. After CutMix (Yun et al. 2019, arXiv 1905.04899). share: of the
-    photos; largest: half axis, in shares of the side.
-    """
-    (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
-    rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
-    y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
-    inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
-    L, ab = rgb_to_L_ab(rgb.roll(1, 0))
-    inside, turn, plain = (maps[:, None] for maps in (inside, draw(-math.pi, math.pi), draw(0, 1)))
-    mean = (ab * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
-    a, b = ab.lerp(mean, plain).split(1, 1)
-    ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
-    return torch.where(inside, L_ab_to_rgb(L, ab), rgb)
-
-
-def distance(ours: Tensor, ab: Tensor) -> Tensor:
-    """Return the mean Euclidean distance of colors (N, 2, H, W)."""
-    return torch.linalg.vector_norm(ours.float() - ab, dim=1).mean()
 
 
 @torch.no_grad()
@@ -238,12 +223,12 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
         L, ab = rgb_to_L_ab(rgb.clamp(0, 1))
         hints = [hints_of(ab, [draw_squares(SIZE, SIZE) for _ in ab])] if name == "hints" else []
         with autocast():
-            ours = generator(L, *hints)
+            ours = generator(L, *hints).float()
             taught = mean_of(networks, phase.teachers, L[:usual]) if phase.teachers else ab
             if phase.strange:  # on these images nothing else is right
                 ab[usual:] = mean_of(networks, phase.strange, L[usual:])
                 taught = torch.cat([taught, ab[usual:]])
-        return distance(ours, ab).lerp(distance(ours, taught), phase.taught if phase.teachers else 0.0)
+        return ab_distance(ours, ab).lerp(ab_distance(ours, taught), phase.taught if phase.teachers else 0.0)
 
     return fit(name, phase, generator, _loss)
 
@@ -278,15 +263,6 @@ def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
     return torch.from_numpy(np.stack(found))[:, None]
 
 
-def compress(small: Tensor, chance: np.random.RandomState) -> Tensor:
-    """Return gray photos (N, 1, H, W) in [0, 1] as JPEG files of quality 50 to 95 decode to."""
-    decoded = []
-    for photo in (small[:, 0] * 255).round().byte().numpy():
-        file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(chance.randint(50, 96))])[1]
-        decoded.append(to_tensor(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)[..., None]))
-    return torch.cat(decoded)
-
-
 def train_enlarger(folder: Path) -> None:
     """Train with L1 on pairs of small and large lightness, half of the batches small JPEG files, and fill the box."""
     read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0, 0].numpy().astype(np.float16) for path in list_photos(folder))
@@ -297,7 +273,7 @@ def train_enlarger(folder: Path) -> None:
     def _loss():
         L = patches(photos, chance)
         small = bicubic((L + 1) / 2, 1 / SRResNet.scale).clamp(0, 1)
-        small = compress(small, chance) if chance.rand() < 0.5 else small
+        small = compress(small, 50) if chance.rand() < 0.5 else small
         with autocast():
             output = network(small * 2 - 1)
         return F.l1_loss(output.float(), L)
