@@ -23,7 +23,6 @@ from measures import color_change, pan, warping_error
 from helpers.apps.film_job import colorize_film, predict_frames
 from helpers.apps.film_reader import Film, find_cuts
 from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
-from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference.colorizer import Colorizer, render
@@ -45,18 +44,16 @@ def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray
     """Return a row for gray, truth, frame by frame and steady; flows: the film's own, estimated without them."""
     pictures, grays, colors = predict_frames(colorizer, frames, colorizer.options(), [[] for _ in frames])
     size = frames[0].shape[1::-1]
-    truth = [rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy() for rgb in frames]
+    truth = [films.ab_of(rgb) for rgb in frames]
     masks = [np.ones(size[::-1], np.float32)] * (len(frames) - 1)
     if flows is None:
-        whole = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
-        both = [(optical_flow(now, before), optical_flow(before, now)) for before, now in pairwise(whole)]
+        full = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
+        both = [(optical_flow(now, before), optical_flow(before, now)) for before, now in pairwise(full)]
         flows, masks = [flow for flow, _ in both], [flow_consistency(*pair) for pair in both]
-    ways = {"frame by frame": colors, "steady, forward": steady(grays, colors, backward=False)[0]}
-    ways["steady, both ways"] = steady(grays, colors)[0]
-    ways = {"gray": [0 * ab for ab in truth], "truth": truth} | {
-        name: [cv2.resize(ab, size) for ab in some] for name, some in ways.items()
-    }
-    return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in ways.items()}).T
+    ways = {"gray": [0 * ab for ab in truth], "truth": truth, "frame by frame": colors}
+    ways |= {"steady, forward": steady(grays, colors, backward=False)[0], "steady, both ways": steady(grays, colors)[0]}
+    whole = {name: [cv2.resize(ab, size) for ab in some] for name, some in ways.items()}
+    return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in whole.items()}).T
 
 
 def cuts_found(photos: list[np.ndarray], similar: bool, seed: int, count: int = 41) -> tuple[int, int, int]:

@@ -6,10 +6,10 @@ elsewhere than any of them, and one network can learn it (Hinton et al. 2015, ar
 With `--enlarger` it trains the enlarger in the box, on photos of 200 pixels and more on their shorter side.
 """
 
-import argparse
 import copy
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -179,10 +179,11 @@ def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[],
     file = workspace.folder("box") / f"{name}.pt"
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
-    rates = [
-        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
-    ]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
+
+    def _share(step):
+        return min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _share)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     parts, first = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
@@ -246,13 +247,6 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
     return generator.eval()
 
 
-def report(generator: nn.Module, photos: Tensor) -> None:
-    """Print the gain over gray and the colorfulness on validation photos."""
-    curve = frontier(generator, photos)
-    gain, share = curve.loc[1.0, "PSNR"] - curve.loc[0.0, "PSNR"], curve.loc[1.0, "of truth"]
-    print(f"validation: {gain:+.2f} dB over gray at {share:.0%} of the truth's colors")
-
-
 def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
     """Return random patches of lightness (H, W), half of them mirrored: (BATCH, 1, PATCH, PATCH) in [-1, 1]."""
     found = []
@@ -285,8 +279,8 @@ def train_enlarger(folder: Path) -> None:
 def train_box(folder: Path) -> None:
     """Train all phases of the colorizer and fill the box."""
     photos, sources = pack(folder)
-    validation, training = divide(sources)
-    held_out, networks = squares_of(photos[validation]), {}
+    numbers, training = divide(sources)
+    validation, networks = squares_of(photos[numbers]), {}
     cfg = Config(
         profile="laptop", run="in the box", size=SIZE, color_loss="ab distance", batch_size=BATCH,
         data_source="folder", n_photos=len(training),
@@ -303,7 +297,9 @@ def train_box(folder: Path) -> None:
             generator = with_hints(generator, squares_of(photos[training[::8]]))
         trained = train(name, networks, generator, _draw)
         networks[name] = trained if name == "hints" else settle(trained, _draw)
-        report(networks[name].eval(), held_out)
+        curve = frontier(networks[name].eval(), validation)
+        over, share = curve["PSNR"][1.0] - curve["PSNR"][0.0], curve["of truth"][1.0]
+        print(f"validation: {over:+.2f} dB over gray at {share:.0%} of the truth's colors")
         if name == "general":
             networks["beyond"] = beyond(networks["colors"], networks["general"])
     BOX.mkdir(exist_ok=True)
@@ -312,10 +308,7 @@ def train_box(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train the model in the box on a folder of photos.")
-    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder for each source of varied color photos")
-    parser.add_argument("--enlarger", action="store_true", help="train the enlarger, on photos of 200 pixels and more")
-    options = parser.parse_args()
+    *flags, folder = sys.argv[1:]
     torch.manual_seed(0)
     np.random.seed(0)
-    (train_enlarger if options.enlarger else train_box)(options.photos)
+    (train_enlarger if "--enlarger" in flags else train_box)(Path(folder))
