@@ -1,4 +1,4 @@
-"""`make hints-bench`: what color hints add and where they reach, for the last generator with hints, else for the box.
+"""`make hints-bench`: what color hints add, for the last generator with hints, else for the box.
 
 Beside gray and a baseline without a network, on the run's test photos. Also what is gained where the model asks: on
 Kodak24 where KODAK24 names its folder, on 60 photos of the folder LANDSCAPES, and on two of each kind that
@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from common import as_markdown, kodak_squares, machine, paths_in
 from measures import hint_curve
-from scipy.ndimage import binary_dilation, distance_transform_edt
-from skimage.segmentation import felzenszwalb
 from tools import train_box
 from torch import Tensor, nn
 
-from helpers.color import ab_of, rgb_to_L_ab
+from helpers.color import ab_of
 from helpers.config import Config
 from helpers.data import dataset
 from helpers.data.hint_squares import Squares, fixed_squares, hints_of
@@ -29,7 +27,6 @@ from helpers.inference.user_hints import suggest_colors
 from helpers.runs import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
-CHROMA = 40 / 128  # of the hints on segments
 ASKED = (1, 2, 5, 10)  # hints where the model asks
 SIDE = 6  # pixels of a hint
 
@@ -82,58 +79,19 @@ def hit_rates(colorizer: Colorizer, photos: Tensor, each: int = 40) -> dict[str,
     return dict(zip(names, rows.mean(0), strict=True)) | {"5 colors, vivid places": rows[vivid, 2].mean()}
 
 
-def segment(photo: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
-    """Return the mask of one of a photo's segments of 3 to 25% of it, if there is one (Felzenszwalb et al. 2004)."""
-    labels = felzenszwalb(photo, scale=200, sigma=0.8, min_size=100)
-    share = np.bincount(labels.ravel()) / labels.size
-    fitting = np.flatnonzero((share > 0.03) & (share < 0.25))
-    return labels == random.choice(fitting) if len(fitting) else None
-
-
-@torch.no_grad()
-def recall_and_spill(generator: nn.Module, photos: Tensor, count: int) -> Tensor:
-    """Return which share of a segment takes its hints' color, and which share of the change lies outside: (2, photos).
-
-    The hints, of any hue, lie deep in the segment and far from each other; taken is more than half of the way to their
-    color, outside is over two pixels away.
-    """
-    random, found = np.random.default_rng(0), []
-    for photo in photos:
-        if (mask := segment(photo.permute(1, 2, 0).numpy(), random)) is None:
-            continue
-        free, squares = mask.copy(), []
-        for _ in range(count):
-            y, x = np.unravel_index(distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1].argmax(), mask.shape)
-            squares.append((max(0, y - SIDE // 2), max(0, x - SIDE // 2), SIDE))
-            free[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12] = False
-        angle = torch.tensor(random.random() * 2 * np.pi)
-        wanted = CHROMA * torch.stack([angle.cos(), angle.sin()]).view(1, 2, 1, 1)
-        L = rgb_to_L_ab(photo[None].float() / 255)[0]
-        before = generator(L).float()
-        hints = hints_of(wanted.expand_as(before), [squares])
-        change, need = (generator(L, hints).float() - before)[0], (wanted - before)[0]
-        taken = (change * need).sum(0) / need.square().sum(0).clamp(min=1e-6) > 0.5
-        size, outside = change.norm(dim=0), torch.from_numpy(~binary_dilation(mask, iterations=2))
-        found.append([taken[torch.from_numpy(mask)].float().mean().item(), (size[outside].sum() / size.sum()).item()])
-    return torch.tensor(found).T
-
-
 def with_error(values: Tensor) -> str:
     """Return a mean with its standard error."""
     return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
 def asking(generator: nn.Module, photos: Tensor) -> None:
-    """Print what asking, likely colors and hints on whole objects bring."""
+    """Print what asking and likely colors bring."""
     colorizer = Colorizer(generator, "fp32")
     table = {name: gains(generator, photos, squares) for name, squares in places(colorizer, photos).items()}
     table["asked - random"] = table["asked"] - table["random"]
     rows = {name: dict(zip(ASKED, map(with_error, gain), strict=True)) for name, gain in table.items()}
     print(f"\ngain in dB by number of hints\n\n{as_markdown(rows)}")
     print(f"\nlikely colors within 10 CIE units\n\n{as_markdown({'share of places': hit_rates(colorizer, photos)}, 2)}")
-    objects = {count: map(with_error, recall_and_spill(generator, photos, count)) for count in (1, 3)}
-    rows = {f"{count} hints": dict(zip(("recall", "spill"), pair, strict=True)) for count, pair in objects.items()}
-    print(f"\nsegments\n\n{as_markdown(rows)}", flush=True)
 
 
 def varied(size: int) -> dict[str, Tensor | None]:

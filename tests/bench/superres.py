@@ -1,29 +1,24 @@
-"""`make superres-bench`: how good enlarging is, by the networks of notebook 09 and of the box; tiles, time.
+"""`make superres-bench`: how good enlarging is, by the networks of notebook 09 and of the box.
 
 On Kodak24 where KODAK24 names its folder, else on scikit-image's photos.
 """
 
-import json
-import sys
-import time
 from collections.abc import Callable
 
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, in_process, kodak, machine, peak_memory, photos_of_skimage
+from common import as_markdown, kodak, machine, photos_of_skimage
 from measures import compress, detail, smaller
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab, to_8bit
 from helpers.data.photos import to_tensor
 from helpers.evaluation import metrics
-from helpers.inference.enlarger import Enlarger
 from helpers.models.srresnet import SRResNet
 from helpers.runs import BOX, Run, load_network, runs
 
-SIZES = (1, 4, 16)  # megapixels of the result
 BLUR, NOISE = K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), K.RandomGaussianNoise(std=0.03, p=1.0)
 
 
@@ -52,15 +47,6 @@ def score(network: nn.Module, photos: list[np.ndarray], reduce: Callable) -> dic
     return pd.DataFrame(rows).mean().to_dict()
 
 
-def cost(path: str, megapixels: float) -> dict[str, float]:
-    """Enlarge random pixels; return seconds and this process's peak memory."""
-    side = round((megapixels * 1e6) ** 0.5 / 4)
-    photo, enlarger = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8), Enlarger(path)
-    began = time.perf_counter()
-    enlarger(photo)
-    return {"pixels on a side": 4 * side, "seconds": time.perf_counter() - began, "GB": peak_memory()}
-
-
 def main() -> None:
     """Measure, and print tables as Markdown."""
     files, photos = {"the box": BOX / "superres.safetensors"}, kodak() or photos_of_skimage()
@@ -72,12 +58,7 @@ def main() -> None:
     for title, reduce in (("clean", small_of), ("damaged", damaged)):
         rows = {name: score(network, photos, reduce) for name, network in networks.items()}
         print(f"\n{title}\n\n{as_markdown(rows)}")
-    costs = {f"{size} megapixels": in_process(__file__, str(files["the box"]), str(size)) for size in SIZES}
-    print(f"\ntiles\n\n{as_markdown(costs)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(cost(sys.argv[1], float(sys.argv[2]))))
-    else:
-        main()
+    main()

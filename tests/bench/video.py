@@ -1,4 +1,4 @@
-"""`make video-bench`: how steady films come out, which cuts are found, speed and memory.
+"""`make video-bench`: how steady films come out, speed and memory.
 
 On made films over scikit-image's photos (and Kodak24, where KODAK24 names its folder), with the most recent colorizer;
 on real films too, with estimated flow, where FILMS names a folder of some.
@@ -21,7 +21,7 @@ from common import as_markdown, in_process, kodak, machine, paths_in, peak_memor
 from measures import color_change, pan, warping_error
 
 from helpers.apps.film_job import colorize_film, predict_frames
-from helpers.apps.film_reader import Film, find_cuts
+from helpers.apps.film_reader import Film
 from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
 from helpers.data.photos import to_tensor
 from helpers.evaluation.metrics import psnr
@@ -56,26 +56,6 @@ def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray
     return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in whole.items()}).T
 
 
-def cuts_found(photos: list[np.ndarray], similar: bool, seed: int, count: int = 41) -> tuple[int, int, int]:
-    """Make a film of many shots; return how many cuts are found, how many there are, and how many are false.
-
-    similar: four shots in a row come from one photo, from different places in it.
-    """
-    chance, shots, cuts = np.random.default_rng(seed), [], []
-    for i in range(count):
-        photo = photos[(i // 4 + seed) % len(photos)] if similar else photos[chance.integers(len(photos))]
-        if similar:
-            height, width = (round(0.75 * length) for length in photo.shape[:2])
-            top, left = chance.integers(photo.shape[0] - height), chance.integers(photo.shape[1] - width)
-            photo = photo[top : top + height, left : left + width]
-        moves = chance.uniform(-4, 4, 2), chance.uniform(-0.006, 0.006), chance.uniform(-0.6, 0.6)
-        cuts.append(len(shots))
-        frames, _ = pan(photo, int(chance.integers(8, 40)), (160, 284), *moves)
-        shots += [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
-    found = set(find_cuts(shots, 25))
-    return len(found & set(cuts[1:])), len(cuts) - 1, len(found - set(cuts))
-
-
 def cost(path: str) -> dict[str, float]:
     """Colorize a film; return the seconds and this process's peak memory."""
     began = time.perf_counter()
@@ -92,9 +72,6 @@ def main() -> None:
     for path in paths_in("FILMS"):
         shot = [rgb for _, rgb in Film(path).frames()][:30]
         print(f"\n{path.name}, its first 30 frames, estimated motion\n\n{as_markdown(score(colorizer, shot))}")
-    for similar in (False, True):
-        hits = np.sum([cuts_found(photos, similar, seed) for seed in (100, 101, 102)], axis=0)
-        print(f"\ncuts, {'similar' if similar else 'hard'}: {hits[0]} of {hits[1]} found, {hits[2]} false")
     with tempfile.TemporaryDirectory() as folder:
         frames, rows = films.shots(100, size=(360, 640)), {}
         for count in (10, 100, 1000):
