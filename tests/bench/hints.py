@@ -23,7 +23,6 @@ from helpers.data.photos import center_square, read_rgb
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.suggestions import questions
-from helpers.inference.user_hints import suggest_colors
 from helpers.runs import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -32,20 +31,16 @@ SIDE = 6  # pixels of a hint
 
 
 def places(colorizer: Colorizer, photos: Tensor, count: int = 10) -> dict[str, list[Squares]]:
-    """Return squares on photos, always the same: anywhere, most near the center as people click, where it asks."""
-    size, chance = photos.shape[-1], torch.Generator().manual_seed(1)
+    """Return squares on photos, always the same: anywhere, and where the colorizer asks."""
     table = fixed_squares(len(photos), photos.shape[-2:], count, SIDE)[["top", "left", "side"]].to_numpy()
-    center = 0.5 + 0.2 * torch.randn(len(photos), count, 2, generator=chance)
     found = [questions(colorizer, photo, count) for photo in photos.permute(0, 2, 3, 1).numpy()]
 
-    def _squares(centers):
-        corners = (torch.tensor(centers) - SIDE / 2).round().clamp(0, size - SIDE).int().tolist()
-        return [(top, left, SIDE) for top, left in corners]
+    def _corner(center):
+        return min(max(0, round(center - SIDE / 2)), photos.shape[-1] - SIDE)
 
     return {
         "random": [[tuple(row) for row in rows.tolist()] for rows in np.split(table, len(photos))],
-        "near the center": [_squares((size * each).tolist()) for each in center],
-        "asked": [_squares([(one.y, one.x) for one in each]) for each in found],
+        "asked": [[(_corner(one.y), _corner(one.x), SIDE) for one in each] for each in found],
     }
 
 
@@ -60,38 +55,18 @@ def gains(generator: nn.Module, photos: Tensor, squares: list[Squares]) -> Tenso
     return torch.stack([_psnr(count) for count in ASKED]) - _psnr(0)
 
 
-def hit_rates(colorizer: Colorizer, photos: Tensor, each: int = 40) -> dict[str, float]:
-    """Return the share of random places where one of 1, 3, 5 likely colors lies within 10 CIE units of the true one.
-
-    Vivid places are those of a chroma over 40 units.
-    """
-    random, rows, vivid = np.random.default_rng(0), [], []
-    for photo in photos.permute(0, 2, 3, 1).numpy():
-        colored, true = colorizer(photo), ab_of(torch.from_numpy(photo).permute(2, 0, 1)[None])[0]
-        for y, x in random.integers(0, len(photo), (each, 2)):
-            found = suggest_colors(colorizer.generator, photo, colored, x, y)[:5]
-            rgb = torch.tensor([[*bytes.fromhex(color[1:])] for color in found], dtype=torch.uint8)
-            hit = (ab_of(rgb[..., None, None])[..., 0, 0] - true[:, y, x]).norm(dim=1) < 10
-            rows.append([hit[:count].any().item() for count in (1, 3, 5)])
-            vivid.append(true[:, y, x].norm() > 40)
-    rows, vivid = np.array(rows), np.array(vivid)
-    names = ("1 color", "3 colors", "5 colors")
-    return dict(zip(names, rows.mean(0), strict=True)) | {"5 colors, vivid places": rows[vivid, 2].mean()}
-
-
 def with_error(values: Tensor) -> str:
     """Return a mean with its standard error."""
     return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
 def asking(generator: nn.Module, photos: Tensor) -> None:
-    """Print what asking and likely colors bring."""
+    """Print what hints add where the model asks, and anywhere."""
     colorizer = Colorizer(generator, "fp32")
     table = {name: gains(generator, photos, squares) for name, squares in places(colorizer, photos).items()}
     table["asked - random"] = table["asked"] - table["random"]
     rows = {name: dict(zip(ASKED, map(with_error, gain), strict=True)) for name, gain in table.items()}
     print(f"\ngain in dB by number of hints\n\n{as_markdown(rows)}")
-    print(f"\nlikely colors within 10 CIE units\n\n{as_markdown({'share of places': hit_rates(colorizer, photos)}, 2)}")
 
 
 def varied(size: int) -> dict[str, Tensor | None]:
@@ -118,9 +93,8 @@ def main() -> None:
         table = hint_curve(generator, photos, COUNTS)
         for title, colorize in (("gray", metrics.gray), ("the model before", earlier)):
             table[title] = metrics.measure_all(metrics.colorize_all(colorize, photos), photos)["PSNR"].mean()
-        print(
-            f"\n{len(photos)} {name}, {photos.shape[-1]} px, PSNR in dB by number of hints\n\n{as_markdown(table, 2)}"
-        )
+        title = f"{len(photos)} {name}, {photos.shape[-1]} px, PSNR in dB by number of hints"
+        print(f"\n{title}\n\n{as_markdown(table, 2)}")
         if name in others:
             asking(generator, photos)
 

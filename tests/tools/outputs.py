@@ -3,15 +3,14 @@
 A cell is tagged `keep_output`. A figure that shows photos is copied only if its cell is also tagged `free_photos`: the
 photos are scikit-image's or Kodak24's, which may be passed on.
 
-Some notebooks alone, from another folder: `python outputs.py "the model in the box" --executed FOLDER 06 07 10`.
+Some notebooks alone: `python outputs.py "the model in the box" 06 07 10`.
 """
 
-import argparse
 import base64
 import io
 import os
 import re
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import nbformat
@@ -61,7 +60,7 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
     return outputs if len(outputs) > 1 else []
 
 
-def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = ()) -> None:
+def keep(executed: Path, notebooks: Path, about: str, *numbers: str) -> None:
     """Copy the outputs of tagged cells from executed notebooks into those of the same name; cells are matched by id.
 
     about: which network or photos, for the caption. numbers: of the notebooks, such as "06"; without them, all that
@@ -81,9 +80,4 @@ def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = (
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description="Copy outputs of tagged cells into the committed notebooks.")
-    command.add_argument("about", help="which network or photos, for the caption")
-    command.add_argument("numbers", nargs="*", help="of the notebooks, such as 06; without them, all")
-    command.add_argument("--executed", type=Path, default=PROJECT / "artifacts" / "notebooks")
-    given = command.parse_intermixed_args()
-    keep(given.executed, PROJECT / "notebooks", given.about, given.numbers)
+    keep(PROJECT / "artifacts" / "notebooks", PROJECT / "notebooks", *sys.argv[1:])
