@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from bench.measures import compress, paste
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision import transforms
 from tqdm.auto import tqdm
 
 from helpers import workspace
@@ -212,13 +213,13 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
     phase, autocast = PHASES[name], workspace.make_accelerator().autocast
     usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
-    transforms = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
+    changes = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
     generator = generator.to(memory_format=torch.channels_last).train()
 
     def _loss():
         rgb = torch.from_numpy(draw(usual)).float() / 255
-        for transform in transforms:
-            rgb = transform(rgb)
+        for change in changes:
+            rgb = change(rgb)
         if phase.strange:
             rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
         L, ab = rgb_to_L_ab(rgb.clamp(0, 1))
@@ -247,27 +248,18 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
     return generator.eval()
 
 
-def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
-    """Return random patches of lightness (H, W), half of them mirrored: (BATCH, 1, PATCH, PATCH) in [-1, 1]."""
-    found = []
-    for i in chance.randint(0, len(photos), BATCH):
-        top, left = (chance.randint(0, length - PATCH + 1) for length in photos[i].shape)
-        patch = photos[i][top : top + PATCH, left : left + PATCH].astype(np.float32)
-        found.append(patch[:, :: 1 if chance.rand() < 0.5 else -1].copy())
-    return torch.from_numpy(np.stack(found))[:, None]
-
-
 def train_enlarger(folder: Path) -> None:
     """Train with L1 on pairs of small and large lightness, half of the batches small JPEG files, and fill the box."""
-    read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0, 0].numpy().astype(np.float16) for path in list_photos(folder))
-    photos, chance = [L for L in read if min(L.shape) >= SMALLEST], np.random.RandomState(0)
+    read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0].half() for path in list_photos(folder))  # each (1, H, W)
+    photos = [L for L in read if min(L.shape[1:]) >= SMALLEST]
+    patch = transforms.Compose([transforms.RandomCrop(PATCH), transforms.RandomHorizontalFlip()])
     network = SRResNet(8).to(memory_format=torch.channels_last)
     autocast = workspace.make_accelerator().autocast
 
     def _loss():
-        L = patches(photos, chance)
+        L = torch.stack([patch(photos[i]) for i in torch.randint(len(photos), (BATCH,))]).float()
         small = bicubic((L + 1) / 2, 1 / SRResNet.scale).clamp(0, 1)
-        small = compress(small, 50) if chance.rand() < 0.5 else small
+        small = compress(small, 50) if torch.rand(()) < 0.5 else small
         with autocast():
             output = network(small * 2 - 1)
         return F.l1_loss(output.float(), L)
