@@ -55,7 +55,7 @@ def as_markdown(rows: dict[str, dict] | pd.DataFrame, digits: int = 3) -> str:
     """Return a table, or a dict of rows, as Markdown."""
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_dict(rows, orient="index")
     head, *lines = table.to_csv(sep="|", float_format=f"%.{digits}f", na_rep="–").splitlines()
-    return "\n".join(f"| {line} |" for line in (head, "---|" * table.shape[1] + "---", *lines))
+    return "\n".join(f"| {line.replace('|', ' | ')} |" for line in (head, "---|" * table.shape[1] + "---", *lines))
 
 
 def machine() -> str:
