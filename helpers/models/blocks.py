@@ -60,12 +60,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, norm: bool = True):
         super().__init__()
-
-        def _layers():
-            conv = nn.Conv2d(channels, channels, 3, padding=1, bias=not norm)
-            return conv, nn.BatchNorm2d(channels) if norm else nn.Identity()
-
-        self.body = nn.Sequential(*_layers(), nn.ReLU(inplace=True), *_layers())
+        first, second = (nn.Conv2d(channels, channels, 3, padding=1, bias=not norm) for _ in range(2))
+        normed = nn.BatchNorm2d if norm else nn.Identity
+        self.body = nn.Sequential(first, normed(channels), nn.ReLU(inplace=True), second, normed(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + body(x)."""
@@ -100,9 +97,8 @@ def downloading(weights: str, instead: str) -> Iterator[None]:
         yield
     except Exception as error:  # every library has errors of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RuntimeError(
-            f"{weights} cannot be downloaded or read ({reason}). Connect to the internet, {instead}."
-        ) from error
+        what = f"{weights} cannot be downloaded or read ({reason})"
+        raise RuntimeError(f"{what}. Connect to the internet, {instead}.") from error
 
 
 def torchvision_weights(name: str, field: str) -> dict[str, Any]:

@@ -105,12 +105,10 @@ class LiveFigure:
     rows of photos (N, 3, H, W) above, by title; gray ones if None.
     """
 
-    def __init__(
-        self, truth: Tensor, name: str | None = None, metrics: Sequence[str] = LIVE, first: dict | None = None
-    ):
+    def __init__(self, truth: Tensor, name: str | None = None, metrics: Sequence[str] = LIVE, first: Any = None):
         self.truth, self.name, self.metrics = truth[:8], name, metrics
         self.first = first or {"gray": images.grayed(self.truth)}
-        self.film, self.figure, self.handle, self.drawn = [], None, None, -math.inf
+        self.film, self.figure, self.drawn = [], None, -math.inf
 
     def update(self, trainer: Any) -> None:
         """Redraw after an epoch of a `Trainer`, but not within 2 s of the last time; pass it to `fit` as `show`."""
@@ -129,7 +127,8 @@ class LiveFigure:
             self.figure.draw_without_rendering()
             self.figure.set_layout_engine("none")
         self.figure.canvas.draw()  # `savefig` would draw everything twice
-        self._display(images.png(np.asarray(self.figure.canvas.buffer_rgba())[..., :3], self.name))
+        drawn = images.png(np.asarray(self.figure.canvas.buffer_rgba())[..., :3], self.name)
+        (self.handle.display if first else self.handle.update)(drawn)
         self.drawn = time.monotonic()
 
     def _make(self, panels: int, picture: np.ndarray) -> None:
@@ -142,12 +141,7 @@ class LiveFigure:
         self.panels = [*upper.subplots(rows, -(-panels // rows), squeeze=False).flat]
         self.photos = lower.subplots(subplot_kw={"xticks": [], "frame_on": False}).imshow(picture)
         self.photos.axes.tick_params(length=0)
-
-    def _display(self, picture: display.Image) -> None:
-        if self.handle is None:
-            self.handle = display.display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
+        self.handle = display.DisplayHandle()
 
     def progress(self, name: str | None = None) -> display.Image:
         """Show the photos epoch by epoch (1, 2, 4, 8 ... and the last), a row each, from gray to the truth."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from IPython import display
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -16,7 +16,6 @@ from torchvision.utils import make_grid
 from helpers import workspace
 from helpers.color import ab_of, gray_rgb, rgb_to_L_ab
 
-AB_RANGE = 80  # CIE units: what the ab histograms show
 Texts = list[str] | None
 plt.style.use("petroff10")  # colors of lines that color-blind readers tell apart (Petroff 2021, arXiv 2107.02270)
 
@@ -53,27 +52,19 @@ def _saved(png: bytes, name: str | None) -> display.Image:
 
 def grid(rows: list[list], titles: Texts = None, labels: Texts = None, width: float = 1.7) -> Figure:
     """Draw rows of photos. rows: a list of lists of (3, H, W); titles: one per column; labels: one per row."""
-    shapes = [as_image(photo).shape for row in rows for photo in row]
-    tallest = max(height / width for height, width, *_ in shapes)
-    height = width * tallest * len(rows) + (0.3 if titles else 0.0)  # room for a line of titles
-    figure = plt.figure(figsize=(width * max(len(row) for row in rows), height))
-    fill_grid(figure, rows, titles, labels)
+    shown = [[as_image(photo) for photo in row] for row in rows]
+    tallest = max(image.shape[0] / image.shape[1] for row in shown for image in row)
+    columns, bare = max(map(len, shown)), {"xticks": [], "yticks": [], "frame_on": False}
+    size = width * columns, width * tallest * len(rows) + (0.3 if titles else 0.0)  # room for a line of titles
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, subplot_kw=bare)
+    for line, row in zip(axes, shown, strict=True):
+        for axis, image in zip(line, row, strict=False):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1)
+    for axis, title in zip(axes[0], titles or [], strict=False):
+        axis.set_title(title, fontsize=9)
+    for axis, label in zip(axes[:, 0], labels or [], strict=False):
+        axis.set_ylabel(label, fontsize=9)
     return figure
-
-
-def fill_grid(figure: Figure | SubFigure, rows: list[list], titles: Texts = None, labels: Texts = None) -> None:
-    """Fill a figure or subfigure with rows of photos, as `grid` does."""
-    axes = figure.subplots(len(rows), max(len(row) for row in rows), squeeze=False)
-    for i, row in enumerate(rows):
-        for j, axis in enumerate(axes[i]):
-            axis.set(xticks=[], yticks=[])
-            axis.set_frame_on(False)
-            if j < len(row):
-                axis.imshow(as_image(row[j]), cmap="gray", vmin=0, vmax=1)
-            if titles and i == 0:
-                axis.set_title(titles[j], fontsize=9)
-            if labels and j == 0:
-                axis.set_ylabel(labels[i], fontsize=9)
 
 
 def montage(rows: list[Tensor], gap: int = 2) -> np.ndarray:
@@ -84,8 +75,7 @@ def montage(rows: list[Tensor], gap: int = 2) -> np.ndarray:
 
 def photos(tensor: Tensor, titles: Texts = None, columns: int = 8, name: str | None = None) -> display.Image:
     """Show photos (N, 3, H, W) in a grid, in their order."""
-    rows = [list(part) for part in tensor.split(columns)]
-    figure = grid(rows, width=1.6)
+    figure = grid([list(part) for part in tensor.split(columns)], width=1.6)
     for axis, title in zip(figure.axes, titles or [], strict=False):
         axis.set_title(title, fontsize=8)
     return finish(figure, name)
@@ -110,10 +100,8 @@ def ab_histograms(named: dict[str, Tensor], name: str | None = None) -> display.
     figure, axes = plt.subplots(1, len(named), figsize=(4.3 * len(named), 4), squeeze=False, layout="constrained")
     for axis, (title, tensor) in zip(axes[0], named.items(), strict=True):
         a, b = ab_of(tensor).permute(1, 0, 2, 3).flatten(1).numpy()
-        near_gray = (np.hypot(a, b) < 10).mean()
-        bins = np.linspace(-AB_RANGE, AB_RANGE, 81)
-        counts, *_ = np.histogram2d(a, b, bins=bins)
-        picture = axis.pcolormesh(bins, bins, counts.T / counts.sum(), norm=LogNorm(1e-6, 1e-1), cmap="magma")
+        near_gray, shares, bins = (np.hypot(a, b) < 10).mean(), np.full(len(a), 1 / len(a)), [np.arange(-80, 81, 2)] * 2
+        *_, picture = axis.hist2d(a, b, bins, weights=shares, norm=LogNorm(1e-6, 1e-1), cmap="magma")
         axis.axhline(0, color="white", lw=0.5)
         axis.axvline(0, color="white", lw=0.5)
         axis.set(title=f"{title}\n{near_gray:.0%} of pixels nearly gray", xlabel="a*", ylabel="b*", aspect="equal")

@@ -54,9 +54,7 @@ def on_squares(generator: nn.Module, test: Tensor) -> dict[str, float]:
 
 def by_source(generator: nn.Module, folder: str) -> dict[str, dict]:
     """Return scores on the validation photos that `make box` holds out, a row for each source."""
-    photos, sources = train_box.pack(Path(folder))
-    held_out = train_box.divide(sources)[0]
-    squares, sources = train_box.squares_of(photos[held_out]), sources[held_out]
+    squares, sources = train_box.held_out(Path(folder))
     return {name: on_squares(generator, squares[sources == name]) for name in np.unique(sources)}
 
 

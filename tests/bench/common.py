@@ -54,15 +54,8 @@ def write_photos(folder: Path | str, count: int, size: int, ending: str = "png")
 def as_markdown(rows: dict[str, dict] | pd.DataFrame, digits: int = 3) -> str:
     """Return a table, or a dict of rows, as Markdown."""
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_dict(rows, orient="index")
-
-    def _cell(value):
-        if isinstance(value, str):
-            return value
-        return "–" if pd.isna(value) else f"{value:,.0f}" if float(value).is_integer() else f"{value:.{digits}f}"
-
-    lines = [["", *map(str, table)], ["---"] * (table.shape[1] + 1)]
-    lines += [[str(name), *map(_cell, row)] for name, row in zip(table.index, table.to_numpy(object), strict=True)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head, *lines = table.to_csv(sep="|", float_format=f"%.{digits}f", na_rep="–").splitlines()
+    return "\n".join(f"| {line.replace('|', ' | ')} |" for line in (head, "---|" * table.shape[1] + "---", *lines))
 
 
 def machine() -> str:

@@ -1,8 +1,8 @@
 """`make bench-gpu`: how well training uses a GPU, in a few minutes and without a network. Writes GPU.md.
 
-Counts the operations of a step that make the host wait for the GPU; times steps beside the report's way; asks the
-profiler for launches and idle time; and trains the first epochs of profile `paper`, on the photos of the folder PHOTOS
-if it is set, else on made ones. Without a GPU it only says so; `--small` tries this file out.
+Times steps beside the report's way, with the memory that they take and the places where they wait for the GPU; and
+trains the first epochs of profile `paper`, on the photos of the folder PHOTOS if it is set, else on made ones. Without
+a GPU it only says so; `--small` tries this file out.
 """
 
 import os
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from common import as_markdown, machine, write_photos
-from torch.profiler import ProfilerActivity, profile
 from ways import UNMEASURED, Way, our_way, reports_way, run, seconds_per_step, settings
 
 from helpers.runs import Run
@@ -37,35 +36,18 @@ def waits(way: Way) -> list[str]:
     return [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
 
 
-def profiled(way: Way, steps: int = 5) -> dict[str, float]:
-    """Return kernel launches and the GPU's busy milliseconds per step, and the peak memory in GB."""
-    run(*way, UNMEASURED)
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
-    with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * GPU) as watched:
-        run(*way, steps)
-    kernels = watched.key_averages()
-    launches = sum(each.count for each in kernels if "LaunchKernel" in each.key)
-    busy = sum(each.self_device_time_total for each in kernels)  # microseconds
-    memory = torch.cuda.max_memory_allocated() / 1e9 if GPU else float("nan")
-    return {"launches": launches / steps, "busy ms": busy / 1000 / steps, "peak GB": memory}
-
-
 def steps_of(phase: str, folder: Path) -> dict[str, float]:
-    """Return milliseconds a step by batch size, beside the report's way, and what the profiler sees, for a phase."""
+    """Return milliseconds a step by batch size, beside the report's way, for a phase; print where it waits."""
     adversarial, row = phase == "adversarial", {}
-    for batch in BATCHES:
+    for batch in reversed(BATCHES):  # the report's batch size comes last
         cfg = settings(size=SIZE, **TINY, batch_size=batch)
         paths = write_photos(folder, 4 * batch, SIZE)
-        row[f"ms, batch {batch}"] = 1000 * seconds_per_step(*our_way(cfg, adversarial, paths), STEPS)
-    cfg = settings(size=SIZE, **TINY, batch_size=BATCHES[0])
-    paths, first = write_photos(folder, 4 * cfg.batch_size, SIZE), row[f"ms, batch {BATCHES[0]}"]
+        row[f"ms, batch {batch}"] = milliseconds = 1000 * seconds_per_step(*our_way(cfg, adversarial, paths), STEPS)
     theirs = reports_way(cfg, adversarial, paths * STEPS)  # its workers start anew in each epoch
-    row["times the report's way"] = 1000 * seconds_per_step(*theirs, STEPS // 2) / first
     places = waits(our_way(cfg, adversarial, paths))
-    row |= profiled(our_way(cfg, adversarial, paths)) | {"waits": len(places)}
     print(f"{phase} waits at", places)
-    return row | {"idle share": 1 - row["busy ms"] / first}
+    row |= {"times the report's way": 1000 * seconds_per_step(*theirs, STEPS // 2) / milliseconds, "waits": len(places)}
+    return row | ({"peak GB": torch.cuda.max_memory_allocated() / 1e9} if GPU else {})
 
 
 def first_epochs(folder: Path) -> dict[str, dict[str, float]]:
@@ -84,16 +66,15 @@ def main() -> None:
     """Measure everything, and write the report."""
     if not GPU and not SMALL:
         sys.exit("no GPU here: nothing to measure.")
-    out = Path(__file__).with_name("GPU.md")
     with tempfile.TemporaryDirectory() as name:
         os.environ["COLORIZE_WORKSPACE"] = f"{name}/workspace"
         (folder := Path(name) / "photos").mkdir()
-        text = f"# Training on a GPU\n\n`make bench-gpu`: {machine()}\n\n"
-        text += as_markdown({phase: steps_of(phase, folder) for phase in PHASES}, 1)
-        out.write_text(text)
+        steps = as_markdown({phase: steps_of(phase, folder) for phase in PHASES}, 1)
         write_photos(folder, PHOTOS, SIZE)
-        text += f"\n\nProfile `paper`, its first epochs on {PHOTOS} photos\n\n{as_markdown(first_epochs(folder), 1)}\n"
-    out.write_text(text)
+        epochs = as_markdown(first_epochs(folder), 1)
+    text = f"# Training on a GPU\n\n`make bench-gpu`: {machine()}\n\n{steps}\n\n"
+    text += f"Profile `paper`, its first epochs on {PHOTOS} photos\n\n{epochs}\n"
+    Path(__file__).with_name("GPU.md").write_text(text)
     print(text)
 
 

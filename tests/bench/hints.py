@@ -1,116 +1,46 @@
-"""`make hints-bench`: what color hints add and where they reach, for the last generator with hints, else for the box.
+"""`make hints-bench`: what color hints add, for the last generator with hints, else for the box.
 
-Beside gray and a baseline without a network; and what is gained where the model asks. Test photos of the run, and
-Kodak24 where KODAK24 names its folder. The asking is also measured on 60 photos of the folder LANDSCAPES, and on two
-of each kind that `make box PHOTOS=folder` held out.
+Beside gray and a baseline without a network, on the run's test photos. Also what is gained where the model asks: on
+Kodak24 where KODAK24 names its folder, on 60 photos of the folder LANDSCAPES, and on two of each kind that
+`make box PHOTOS=folder` held out.
 """
 
 import os
-import statistics
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from common import as_markdown, kodak_squares, machine, paths_in
 from measures import hint_curve
-from scipy.ndimage import binary_dilation, distance_transform_edt
-from skimage.segmentation import felzenszwalb
 from tools import train_box
 from torch import Tensor, nn
 
-from helpers.color import L_ab_to_rgb, ab_of, rgb_to_L_ab
+from helpers.color import ab_of
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.hint_squares import Squares, fixed_hints, fixed_squares, hints_of
-from helpers.data.photos import center_square, list_photos, read_rgb
+from helpers.data.hint_squares import Squares, fixed_squares, hints_of
+from helpers.data.photos import center_square, read_rgb
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.suggestions import questions
-from helpers.inference.user_hints import Hint, suggest_colors
 from helpers.runs import Run, runs
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
-CHROMA = 40 / 128  # of the hints on composites
 ASKED = (1, 2, 5, 10)  # hints where the model asks
 SIDE = 6  # pixels of a hint
 
 
-@torch.no_grad()
-def color_errors(generator: nn.Module, photos: Tensor, count: int = 10) -> Tensor:
-    """Return how far hinted pixels are from their hints, in CIE units, a value per pixel.
-
-    Pixels at whose lightness no screen can show the hint's color are left out.
-    """
-    hints = fixed_hints(photos, fixed_squares(len(photos), photos.shape[-2:]), count)
-    L = rgb_to_L_ab(photos.float() / 255)[0]
-    shown = rgb_to_L_ab(L_ab_to_rgb(L, hints[:, :2]))[1]
-    ab = torch.cat([generator(*pair).float() for pair in zip(L.split(16), hints.split(16), strict=True)])
-    in_gamut = (shown - hints[:, :2]).norm(dim=1) < 0.5 / 128
-    return (128 * (ab - hints[:, :2])).norm(dim=1)[(hints[:, 2] > 0) & in_gamut]
-
-
-def composites(photos: Tensor, pairs: int = 12, radius: float = 0.18) -> tuple[Tensor, list[Tensor], list[tuple]]:
-    """Return photos into which a disk of another photo is pasted twice: uint8 (pairs, 3, H, W).
-
-    photos: uint8 (N, 3, H, W). Also returned: the masks (H, W) of the two disks, and their centers (row, column).
-    """
-    size = photos.shape[-1]
-    grid, centers, pasted = (torch.arange(size) + 0.5) / size, [(0.5, 0.25), (0.5, 0.75)], []
-    masks = [(grid[:, None] - y).square() + (grid[None] - x).square() < radius**2 for y, x in centers]
-    for photo, other in zip(photos[0 : 2 * pairs : 2], photos[1 : 2 * pairs : 2], strict=False):
-        for mask, (_, x) in zip(masks, centers, strict=True):
-            photo = torch.where(mask, torch.roll(other, round((x - 0.5) * size), dims=-1), photo)
-        pasted.append(photo)
-    return torch.stack(pasted), masks, [(round(y * size), round(x * size)) for y, x in centers]
-
-
-def one_hint_each(colors: list[Tensor], centers: list[tuple], size: int) -> Tensor:
-    """Return hints (N, 3, size, size) with a square of each color, ab (N, 2), at each center."""
-    maps = torch.zeros(len(colors[0]), 3, size, size)
-    for color, (row, column) in zip(colors, centers, strict=False):
-        flat = color[:, :, None, None].expand(-1, -1, size, size)
-        maps += hints_of(flat, [[(row - 3, column - 3, 6)]] * len(color))
-    return maps
-
-
-@torch.no_grad()
-def reach(generator: nn.Module, photos: Tensor) -> dict[str, float]:
-    """Return how far hints reach on composites, with one of the two disks hinted, then both."""
-    pasted, (here, twin), centers = composites(photos)
-    L, size = rgb_to_L_ab(pasted.float() / 255)[0], pasted.shape[-1]
-    plain = generator(L).float()
-    guessed = plain[:, :, here].mean(-1)
-    wanted = -CHROMA * guessed / guessed.norm(dim=1, keepdim=True).clamp(min=1e-6)  # the opposite hue
-    change = 128 * (generator(L, one_hint_each([wanted], centers, size)).float() - plain).norm(dim=1)
-    asked = 128 * (wanted[:, :, None] - plain[:, :, here]).norm(dim=1)
-    far = torch.from_numpy(distance_transform_edt(~(here | twin).numpy()) > size / 4)
-    both = generator(L, one_hint_each([wanted, -wanted], centers, size)).float()
-    nearer = [((sign * both[:, :, mask].mean(-1)) * wanted).sum(1) > 0 for sign, mask in ((1, here), (-1, twin))]
-    return {
-        "share of the change inside the disk": (change[:, here].sum(1) / change[:, ~twin].sum(1)).mean().item(),
-        "change over a quarter of the side away, CIE units": change[:, far].mean().item(),
-        "share of the hint's color that the disk takes": (change[:, here].mean() / asked.mean()).item(),
-        "change of the twin as a share of the disk's": (change[:, twin].mean() / change[:, here].mean()).item(),
-        "two opposite hints: disks nearer to their own": torch.stack(nearer).float().mean().item(),
-    }
-
-
 def places(colorizer: Colorizer, photos: Tensor, count: int = 10) -> dict[str, list[Squares]]:
-    """Return squares on photos, always the same: anywhere, most near the center as people click, where it asks."""
-    size, chance = photos.shape[-1], torch.Generator().manual_seed(1)
+    """Return squares on photos, always the same: anywhere, and where the colorizer asks."""
     table = fixed_squares(len(photos), photos.shape[-2:], count, SIDE)[["top", "left", "side"]].to_numpy()
-    center = 0.5 + 0.2 * torch.randn(len(photos), count, 2, generator=chance)
     found = [questions(colorizer, photo, count) for photo in photos.permute(0, 2, 3, 1).numpy()]
 
-    def _squares(centers):
-        corners = (torch.tensor(centers) - SIDE / 2).round().clamp(0, size - SIDE).int().tolist()
-        return [(top, left, SIDE) for top, left in corners]
+    def _corner(center):
+        return min(max(0, round(center - SIDE / 2)), photos.shape[-1] - SIDE)
 
     return {
         "random": [[tuple(row) for row in rows.tolist()] for rows in np.split(table, len(photos))],
-        "near the center": [_squares((size * each).tolist()) for each in center],
-        "asked": [_squares([(one.y, one.x) for one in each]) for each in found],
+        "asked": [[(_corner(one.y), _corner(one.x), SIDE) for one in each] for each in found],
     }
 
 
@@ -125,101 +55,30 @@ def gains(generator: nn.Module, photos: Tensor, squares: list[Squares]) -> Tenso
     return torch.stack([_psnr(count) for count in ASKED]) - _psnr(0)
 
 
-def hit_rates(colorizer: Colorizer, photos: Tensor, each: int = 40) -> dict[str, float]:
-    """Return the share of random places where one of 1, 3, 5 likely colors lies within 10 CIE units of the true one.
-
-    Vivid places are those of a chroma over 40 units.
-    """
-    random, rows, vivid = np.random.default_rng(0), [], []
-    for photo in photos.permute(0, 2, 3, 1).numpy():
-        colored, true = colorizer(photo), ab_of(torch.from_numpy(photo).permute(2, 0, 1)[None])[0]
-        for y, x in random.integers(0, len(photo), (each, 2)):
-            found = suggest_colors(colorizer.generator, photo, colored, x, y)[:5]
-            rgb = torch.tensor([[*bytes.fromhex(color[1:])] for color in found], dtype=torch.uint8)
-            hit = (ab_of(rgb[..., None, None])[..., 0, 0] - true[:, y, x]).norm(dim=1) < 10
-            rows.append([hit[:count].any().item() for count in (1, 3, 5)])
-            vivid.append(true[:, y, x].norm() > 40)
-    rows, vivid = np.array(rows), np.array(vivid)
-    names = ("1 color", "3 colors", "5 colors")
-    return dict(zip(names, rows.mean(0), strict=True)) | {"5 colors, vivid places": rows[vivid, 2].mean()}
-
-
-def segment(photo: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
-    """Return the mask of one of a photo's segments of 3 to 25% of it, if there is one (Felzenszwalb et al. 2004)."""
-    labels = felzenszwalb(photo, scale=200, sigma=0.8, min_size=100)
-    share = np.bincount(labels.ravel()) / labels.size
-    fitting = np.flatnonzero((share > 0.03) & (share < 0.25))
-    return labels == random.choice(fitting) if len(fitting) else None
-
-
-@torch.no_grad()
-def recall_and_spill(generator: nn.Module, photos: Tensor, count: int) -> Tensor:
-    """Return which share of a segment takes its hints' color, and which share of the change lies outside: (2, photos).
-
-    The hints, of any hue, lie deep in the segment and far from each other; taken is more than half of the way to their
-    color, outside is over two pixels away.
-    """
-    random, found = np.random.default_rng(0), []
-    for photo in photos:
-        if (mask := segment(photo.permute(1, 2, 0).numpy(), random)) is None:
-            continue
-        free, squares = mask.copy(), []
-        for _ in range(count):
-            y, x = np.unravel_index(distance_transform_edt(np.pad(free, 1))[1:-1, 1:-1].argmax(), mask.shape)
-            squares.append((max(0, y - SIDE // 2), max(0, x - SIDE // 2), SIDE))
-            free[max(0, y - 12) : y + 12, max(0, x - 12) : x + 12] = False
-        angle = torch.tensor(random.random() * 2 * np.pi)
-        wanted = CHROMA * torch.stack([angle.cos(), angle.sin()]).view(1, 2, 1, 1)
-        L = rgb_to_L_ab(photo[None].float() / 255)[0]
-        before = generator(L).float()
-        hints = hints_of(wanted.expand_as(before), [squares])
-        change, need = (generator(L, hints).float() - before)[0], (wanted - before)[0]
-        taken = (change * need).sum(0) / need.square().sum(0).clamp(min=1e-6) > 0.5
-        size, outside = change.norm(dim=0), torch.from_numpy(~binary_dilation(mask, iterations=2))
-        found.append([taken[torch.from_numpy(mask)].float().mean().item(), (size[outside].sum() / size.sum()).item()])
-    return torch.tensor(found).T
-
-
 def with_error(values: Tensor) -> str:
     """Return a mean with its standard error."""
     return f"{values.mean():.2f} ± {values.std() / len(values) ** 0.5:.2f}"
 
 
 def asking(generator: nn.Module, photos: Tensor) -> None:
-    """Print what asking, likely colors and hints on whole objects bring."""
+    """Print what hints add where the model asks, and anywhere."""
     colorizer = Colorizer(generator, "fp32")
     table = {name: gains(generator, photos, squares) for name, squares in places(colorizer, photos).items()}
     table["asked - random"] = table["asked"] - table["random"]
     rows = {name: dict(zip(ASKED, map(with_error, gain), strict=True)) for name, gain in table.items()}
     print(f"\ngain in dB by number of hints\n\n{as_markdown(rows)}")
-    print(f"\nlikely colors within 10 CIE units\n\n{as_markdown({'share of places': hit_rates(colorizer, photos)}, 2)}")
-    objects = {count: map(with_error, recall_and_spill(generator, photos, count)) for count in (1, 3)}
-    rows = {f"{count} hints": dict(zip(("recall", "spill"), pair, strict=True)) for count, pair in objects.items()}
-    print(f"\nsegments\n\n{as_markdown(rows)}", flush=True)
 
 
-def varied() -> dict[str, Tensor]:
+def varied(size: int) -> dict[str, Tensor | None]:
     """Return photos to ask about that a network of the box's recipe has not seen, where their folders are named."""
-    squares = [center_square(read_rgb(path), train_box.SIZE) for path in paths_in("LANDSCAPES")[::3][:60]]
-    found = {"landscapes": torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)} if squares else {}
+    found = {"Kodak24": kodak_squares(size)}
+    if paths := paths_in("LANDSCAPES")[::3][:60]:
+        squares = [center_square(read_rgb(path), train_box.SIZE) for path in paths]
+        found["landscapes"] = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
     if folder := os.environ.get("PHOTOS"):
-        paths = list_photos(Path(folder))
-        sources = np.array([path.relative_to(folder).parts[0] for path in paths])
-        held_out = train_box.divide(sources)[0]
-        two = np.concatenate([held_out[sources[held_out] == name][:2] for name in np.unique(sources[held_out])])
-        squares = [center_square(read_rgb(paths[i]), train_box.SIZE) for i in two]
-        found["photos of all kinds"] = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-    return found
-
-
-def answer_time(generator: nn.Module, repeats: int = 9) -> float:
-    """Return the median seconds for one more hint on a photo of 255 px, the network at 255 px."""
-    colorizer, photo, times = Colorizer(generator), np.full((255, 255), 120, np.uint8), []
-    for i in range(repeats):
-        start = time.perf_counter()
-        colorizer(photo, [Hint(20 * i + 5, 100, "#c03020")], input_size=255)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        squares, sources = train_box.held_out(Path(folder))
+        found["photos of all kinds"] = torch.cat([squares[sources == name][:2] for name in np.unique(sources)])
+    return {name: photos for name, photos in found.items() if photos is not None}
 
 
 def main() -> None:
@@ -229,22 +88,15 @@ def main() -> None:
     before, phase = run.color_phase()
     generator, earlier = run.load(run.phases()[-1]), before.load(phase)
     print(machine())
-    for name, photos in {"test photos": dataset.prepare(cfg).load("test"), "Kodak24": kodak_squares(cfg.size)}.items():
-        if photos is None:
-            continue
+    others = varied(cfg.size)
+    for name, photos in ({"test photos": dataset.prepare(cfg).load("test")} | others).items():
         table = hint_curve(generator, photos, COUNTS)
         for title, colorize in (("gray", metrics.gray), ("the model before", earlier)):
             table[title] = metrics.measure_all(metrics.colorize_all(colorize, photos), photos)["PSNR"].mean()
-        print(f"\n{len(photos)} {name}, {cfg.size} px, PSNR in dB by number of hints\n\n{as_markdown(table, 2)}")
-        error = color_errors(generator, photos)
-        rows = {"hinted pixels are off by, CIE units, median": error.median().item()}
-        rows |= {"... 95%": error.quantile(0.95).item()} | reach(generator, photos)
-        print("\n" + "\n".join(f"- {what}: {value:.2f}" for what, value in rows.items()))
-    for name, photos in (varied() | {"Kodak24": kodak_squares(cfg.size)}).items():
-        if photos is not None:
-            print(f"\n{len(photos)} {name}")
+        title = f"{len(photos)} {name}, {photos.shape[-1]} px, PSNR in dB by number of hints"
+        print(f"\n{title}\n\n{as_markdown(table, 2)}")
+        if name in others:
             asking(generator, photos)
-    print(f"\none more hint, photo and network at 255 px: {answer_time(generator):.2f} s")
 
 
 if __name__ == "__main__":

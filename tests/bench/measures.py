@@ -31,8 +31,8 @@ def taught(lesson: str, *names: str) -> list[Callable]:
     return [scope[name] for name in names]
 
 
-[spread_colors] = taught("07_hints", "spread_colors")
-spectrum, detail = taught("09_super_resolution", "spectrum", "detail")
+spread_colors, paste = taught("07_hints", "spread_colors", "paste")
+spectrum, detail, compress, smaller = taught("09_super_resolution", "spectrum", "detail", "compress", "smaller")
 pan, warping_error = taught("10_video", "pan", "warping_error")
 
 
@@ -66,8 +66,5 @@ def color_change(colors: Sequence[np.ndarray], gaps: Sequence[int] = (1, 2, 4), 
     """
     clipped = [np.clip(ab, -SHOWN, SHOWN) for ab in colors]
     tables = np.array([[np.histogram(ab[..., i], bins, (-SHOWN, SHOWN))[0] for i in (0, 1)] for ab in clipped], float)
-    means = []
-    for gap in gaps:
-        if gap < len(tables):
-            means.append(np.square(jensenshannon(tables[:-gap], tables[gap:], axis=2)).mean())
-    return float(np.mean(means)) if means else 0.0
+    means = [jensenshannon(tables[:-gap], tables[gap:], axis=2) ** 2 for gap in gaps if gap < len(tables)]
+    return float(np.mean([each.mean() for each in means])) if means else 0.0

@@ -1,10 +1,8 @@
-"""`make references-bench`: what a reference photo gives, whether a wrong one spoils, and how several answers differ.
+"""`make references-bench`: what a reference photo gives, and whether a wrong one spoils.
 
 On scikit-image's photos and on Kodak24, where KODAK24 names its folder. PHOTOS names a folder of photos of a place, and
 FACES one of faces, which are no reference for them.
 """
-
-import time
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,7 @@ from torch import Tensor
 from helpers.data.photos import read_rgb, reduced, to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference.colorizer import Colorizer
-from helpers.inference.suggestions import answers, reference_hints
+from helpers.inference.suggestions import reference_hints
 from helpers.inference.user_hints import hint_maps
 
 
@@ -34,15 +32,6 @@ def against_automatic(colorizer: Colorizer, photo: np.ndarray, reference: np.nda
     return row | {"gain": row["reference"] - row["automatic"], "matches": int((hints[0, 2] > 0).sum())}
 
 
-def several(colorizer: Colorizer, photo: np.ndarray) -> dict[str, float]:
-    """Return how many answers a photo has, how far the worst lies below gray, and seconds for each."""
-    began = time.perf_counter()
-    found = [colorizer(photo, hints) for hints in answers(colorizer, photo)]
-    seconds = (time.perf_counter() - began) / len(found)
-    worst = min(decibels(each, photo) for each in found) - decibels(colorizer(photo, saturation=0), photo)
-    return {"answers": len(found), "worst over gray": worst, "seconds for each": seconds}
-
-
 def main() -> None:
     """Measure, and print tables as Markdown: means, and the worst of each column."""
     colorizer, photos = Colorizer(), photos_of_skimage() + kodak()
@@ -52,7 +41,6 @@ def main() -> None:
     pairs |= {"a frame for the tenth after it, made films": [(film[10], film[0]) for film in films]}
     pairs |= {"a face for a place": list(zip(places, faces, strict=False))}
     tables = {title: [against_automatic(colorizer, *pair) for pair in some] for title, some in pairs.items()}
-    tables |= {"several answers": [several(colorizer, photo) for photo in photos]}
     print(f"{machine()}; {colorizer}")
     for title, rows in tables.items():
         if rows:

@@ -1,103 +1,64 @@
-"""`make superres-bench`: how good enlarging is, by the networks of notebook 09 and of the box; tiles, time.
+"""`make superres-bench`: how good enlarging is, by the networks of notebook 09 and of the box.
 
-On Kodak24 where KODAK24 names its folder, else on the run's test photos. ST-LPIPS judges only, and is measured where
-`stlpips_pytorch` is installed.
+On Kodak24 where KODAK24 names its folder, else on scikit-image's photos.
 """
 
-import json
-import sys
-import time
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import kornia.augmentation as K
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, in_process, kodak, machine, peak_memory
-from measures import detail
-from tools.train_box import compress
+from common import as_markdown, kodak, machine, photos_of_skimage
+from measures import compress, detail, smaller
 from torch import Tensor, nn
 
 from helpers.color import gray_rgb, rgb_to_L_ab, to_8bit
-from helpers.config import Config
-from helpers.data import dataset
+from helpers.data.photos import to_tensor
 from helpers.evaluation import metrics
-from helpers.inference.enlarger import Enlarger
-from helpers.models.srresnet import SRResNet, bicubic
+from helpers.models.srresnet import SRResNet
 from helpers.runs import BOX, Run, load_network, runs
 
-SIZES = (1, 4, 16)  # megapixels of the result
 BLUR, NOISE = K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), K.RandomGaussianNoise(std=0.03, p=1.0)
-
-
-def photos_of(run: Run | None) -> list[Tensor]:
-    """Return Kodak24 or the test photos of a run, uint8 (3, H, W) with sides that 4 divides."""
-    if truths := kodak():
-        return [torch.from_numpy(rgb).permute(2, 0, 1) for rgb in truths]
-    cfg = run.agree(Config.from_profile()) if run else Config.from_profile()
-    return list(dataset.originals(dataset.prepare(cfg), cfg.original_size).load("test"))
 
 
 def small_of(gray: Tensor) -> Tensor:
     """Return gray photos (N, 3, H, W) in [0, 1] reduced to a quarter, in 8 bits."""
-    return to_8bit(bicubic(gray, 1 / 4))
+    return to_8bit(smaller(gray))
 
 
 def damaged(gray: Tensor) -> Tensor:
     """Return them blurred, saved as JPEG, reduced, noisy and saved once more, as in notebook 09; always the same."""
     torch.manual_seed(0)
-    chance = np.random.RandomState(0)
-    small = bicubic(compress(BLUR(gray), chance), 1 / 4)
-    return compress(NOISE(small).clamp(0, 1), chance).expand(-1, 3, -1, -1)
+    for spoil in (BLUR, compress, smaller, NOISE, compress):
+        gray = spoil(gray[:, :1])
+    return gray.expand(-1, 3, -1, -1)
 
 
 @torch.no_grad()
-def score(network: nn.Module, photos: list[Tensor], reduce: Callable, judge: Callable | None) -> dict[str, float]:
-    """Return the mean scores of a network's enlargements of photos that `reduce` has made small."""
+def score(network: nn.Module, photos: list[np.ndarray], reduce: Callable) -> dict[str, float]:
+    """Return the mean scores of a network's enlargements of photos (H, W, 3) that `reduce` has made small."""
     rows = []
     for photo in photos:
-        truth = gray_rgb(rgb_to_L_ab(photo[None].float() / 255)[0])
+        height, width = (length // 4 * 4 for length in photo.shape[:2])
+        truth = gray_rgb(rgb_to_L_ab(to_tensor(photo[:height, :width]))[0])
         ours = to_8bit(gray_rgb(network.eval()(rgb_to_L_ab(reduce(truth))[0]).float()))
-        row = metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours) / detail(truth)}
-        rows.append(row | ({"ST-LPIPS": judge(ours * 2 - 1, truth * 2 - 1).item()} if judge else {}))
+        rows.append(metrics.quality(ours, truth).iloc[0].to_dict() | {"detail": detail(ours) / detail(truth)})
     return pd.DataFrame(rows).mean().to_dict()
-
-
-def cost(path: str, megapixels: float) -> dict[str, float]:
-    """Enlarge random pixels; return seconds and this process's peak memory."""
-    side = round((megapixels * 1e6) ** 0.5 / 4)
-    photo, enlarger = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8), Enlarger(path)
-    began = time.perf_counter()
-    enlarger(photo)
-    return {"pixels on a side": 4 * side, "seconds": time.perf_counter() - began, "GB": peak_memory()}
 
 
 def main() -> None:
     """Measure, and print tables as Markdown."""
-    run = next((run for run in reversed(runs()) if run.file("superres").exists()), None)
-    files = {"the box": BOX / "superres.safetensors"}
-    if run:
+    files, photos = {"the box": BOX / "superres.safetensors"}, kodak() or photos_of_skimage()
+    for run in [run for run in runs() if run.file("superres").exists()][-1:]:
         files |= {"L1": run.file("superres"), "GAN": run.file("superres_gan")}
         files |= {"trained on damaged ones": Run(f"{run.name} damaged").file("superres")}
-    networks = {name: load_network(path) for name, path in files.items() if path.exists()}
-    photos, judge = photos_of(run), None
-    if find_spec("stlpips_pytorch"):
-        from stlpips_pytorch import stlpips
-
-        judge = stlpips.LPIPS(net="alex", variant="shift_tolerant").eval()
+    networks = {"bicubic": SRResNet(1)} | {name: load_network(path) for name, path in files.items() if path.exists()}
     print(f"{machine()}\n\n{len(photos)} photos, x4, luma Y; detail: a share of the truth's")
     for title, reduce in (("clean", small_of), ("damaged", damaged)):
-        rows = {
-            name: score(each, photos, reduce, judge) for name, each in ({"bicubic": SRResNet(1)} | networks).items()
-        }
+        rows = {name: score(network, photos, reduce) for name, network in networks.items()}
         print(f"\n{title}\n\n{as_markdown(rows)}")
-    costs = {f"{size} megapixels": in_process(__file__, str(files["the box"]), str(size)) for size in SIZES}
-    print(f"\ntiles\n\n{as_markdown(costs)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(cost(sys.argv[1], float(sys.argv[2]))))
-    else:
-        main()
+    main()

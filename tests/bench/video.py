@@ -1,11 +1,10 @@
-"""`make video-bench`: how steady films come out, which cuts are found, speed and memory.
+"""`make video-bench`: how steady films come out, speed and memory.
 
 On made films over scikit-image's photos (and Kodak24, where KODAK24 names its folder), with the most recent colorizer;
 on real films too, with estimated flow, where FILMS names a folder of some.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,14 +17,12 @@ import films
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, kodak, machine, paths_in, peak_memory, photos_of_skimage
+from common import as_markdown, in_process, kodak, machine, paths_in, peak_memory, photos_of_skimage
 from measures import color_change, pan, warping_error
 
-from helpers.apps import film_job
 from helpers.apps.film_job import colorize_film, predict_frames
-from helpers.apps.film_reader import Film, find_cuts
+from helpers.apps.film_reader import Film
 from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
-from helpers.color import rgb_to_L_ab
 from helpers.data.photos import to_tensor
 from helpers.evaluation.metrics import psnr
 from helpers.inference.colorizer import Colorizer, render
@@ -47,70 +44,23 @@ def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray
     """Return a row for gray, truth, frame by frame and steady; flows: the film's own, estimated without them."""
     pictures, grays, colors = predict_frames(colorizer, frames, colorizer.options(), [[] for _ in frames])
     size = frames[0].shape[1::-1]
-    truth = [rgb_to_L_ab(to_tensor(rgb))[1][0].permute(1, 2, 0).numpy() for rgb in frames]
+    truth = [films.ab_of(rgb) for rgb in frames]
     masks = [np.ones(size[::-1], np.float32)] * (len(frames) - 1)
     if flows is None:
-        whole = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
-        both = [(optical_flow(now, before), optical_flow(before, now)) for before, now in pairwise(whole)]
+        full = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
+        both = [(optical_flow(now, before), optical_flow(before, now)) for before, now in pairwise(full)]
         flows, masks = [flow for flow, _ in both], [flow_consistency(*pair) for pair in both]
-    ways = {"frame by frame": colors, "steady, forward": steady(grays, colors, backward=False)[0]}
-    ways["steady, both ways"] = steady(grays, colors)[0]
-    ways = {"gray": [0 * ab for ab in truth], "truth": truth} | {
-        name: [cv2.resize(ab, size) for ab in some] for name, some in ways.items()
-    }
-    return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in ways.items()}).T
+    ways = {"gray": [0 * ab for ab in truth], "truth": truth, "frame by frame": colors}
+    ways |= {"steady, forward": steady(grays, colors, backward=False)[0], "steady, both ways": steady(grays, colors)[0]}
+    whole = {name: [cv2.resize(ab, size) for ab in some] for name, some in ways.items()}
+    return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in whole.items()}).T
 
 
-def cuts_found(photos: list[np.ndarray], similar: bool, seed: int, count: int = 41) -> tuple[int, int, int]:
-    """Make a film of many shots; return how many cuts are found, how many there are, and how many are false.
-
-    similar: four shots in a row come from one photo, from different places in it.
-    """
-    chance, shots, cuts = np.random.default_rng(seed), [], []
-    for i in range(count):
-        photo = photos[(i // 4 + seed) % len(photos)] if similar else photos[chance.integers(len(photos))]
-        if similar:
-            height, width = (round(0.75 * length) for length in photo.shape[:2])
-            top, left = chance.integers(photo.shape[0] - height), chance.integers(photo.shape[1] - width)
-            photo = photo[top : top + height, left : left + width]
-        moves = chance.uniform(-4, 4, 2), chance.uniform(-0.006, 0.006), chance.uniform(-0.6, 0.6)
-        cuts.append(len(shots))
-        frames, _ = pan(photo, int(chance.integers(8, 40)), (160, 284), *moves)
-        shots += [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in frames]
-    found = set(find_cuts(shots, 25))
-    return len(found & set(cuts[1:])), len(cuts) - 1, len(found - set(cuts))
-
-
-def speed(colorizer: Colorizer, folder: Path, count: int = 100) -> str:
-    """Return the frames per second at 640x360, and the share of time of each part, as a sentence."""
-    path, spent = films.write(folder / "speed.mp4", films.shots(count, size=(360, 640))), {}
-
-    def _timed(name, real):
-        def _call(*arguments, **named):
-            began = time.perf_counter()
-            result = real(*arguments, **named)
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
-            return result
-
-        setattr(film_job, name, _call)
-
-    parts = {name: getattr(film_job, name) for name in ("plan", "predict_frames", "steady", "render", "write_film")}
-    for name, real in parts.items():
-        _timed(name, real)
+def cost(path: str) -> dict[str, float]:
+    """Colorize a film; return the seconds and this process's peak memory."""
     began = time.perf_counter()
-    colorize_film(path, folder / "out.mp4", colorizer)
-    whole = time.perf_counter() - began
-    for name, real in parts.items():
-        setattr(film_job, name, real)
-    shares = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items())
-    return f"640x360: {count / whole:.1f} frames per second; of the time, {shares}"
-
-
-def memory(folder: Path, count: int) -> float:
-    """Return the peak memory in GB of a process that colorizes a film of `count` frames."""
-    film = films.write(folder / f"{count}.mp4", (films.shots(10) * 100)[:count])
-    command = [sys.executable, __file__, "one", str(film), str(folder / f"{count}-out.mp4")]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    colorize_film(path, Path(path).with_stem("out"))
+    return {"seconds": time.perf_counter() - began, "GB": peak_memory()}
 
 
 def main() -> None:
@@ -122,18 +72,16 @@ def main() -> None:
     for path in paths_in("FILMS"):
         shot = [rgb for _, rgb in Film(path).frames()][:30]
         print(f"\n{path.name}, its first 30 frames, estimated motion\n\n{as_markdown(score(colorizer, shot))}")
-    for similar in (False, True):
-        hits = np.sum([cuts_found(photos, similar, seed) for seed in (100, 101, 102)], axis=0)
-        print(f"\ncuts, {'similar' if similar else 'hard'}: {hits[0]} of {hits[1]} found, {hits[2]} false")
     with tempfile.TemporaryDirectory() as folder:
-        print(f"\n{speed(colorizer, Path(folder))}")
-        peaks = [memory(Path(folder), count) for count in (10, 1000)]
-        print(f"memory: {peaks[0]:.2f} GB for 10 frames, {peaks[1]:.2f} GB for 1,000")
+        frames, rows = films.shots(100, size=(360, 640)), {}
+        for count in (10, 100, 1000):
+            film = films.write(Path(folder) / f"{count}.mp4", (frames * 10)[:count])
+            rows[f"{count} frames"] = in_process(__file__, str(film))
+    print(f"\n640x360, weights and all\n\n{as_markdown(rows)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["one"]:
-        colorize_film(sys.argv[2], sys.argv[3])
-        print(peak_memory())
+    if sys.argv[1:]:
+        print(json.dumps(cost(sys.argv[1])))
     else:
         main()

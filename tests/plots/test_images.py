@@ -56,10 +56,12 @@ def test_ab_histograms_give_the_share_of_pixels_nearly_gray(photos, monkeypatch)
     shown = []
     monkeypatch.setattr(images, "finish", lambda figure, name: shown.append(figure) or plt.close(figure))
     images.ab_histograms({"noise": photos, "gray": (images.grayed(photos) * 255).byte()})
-    chroma = np.hypot(*np.moveaxis(rgb2lab(photos.permute(0, 2, 3, 1).numpy())[..., 1:], -1, 0))
-    noise, gray = (axis.get_title() for axis in shown[0].axes[:2])
-    assert f"{(chroma < 10).mean():.0%}" in noise and "100%" in gray
-    assert {axis.get_xlabel() for axis in shown[0].axes[:2]} == {"a*"}
+    lab = rgb2lab(photos.permute(0, 2, 3, 1).numpy())
+    noise, gray = shown[0].axes[:2]
+    assert f"{(np.hypot(lab[..., 1], lab[..., 2]) < 10).mean():.0%}" in noise.get_title() and "100%" in gray.get_title()
+    drawn = noise.collections[0].get_array().reshape(80, 80)  # rows are b*, from -80
+    assert drawn.sum() == pytest.approx(((np.abs(lab[..., 1:]) < 80).all(-1)).mean(), abs=0.02)
+    assert drawn[40:].sum() == pytest.approx(((lab[..., 2] > 0) & (np.abs(lab[..., 1:]) < 80).all(-1)).mean(), abs=0.02)
 
 
 def test_heat_gives_maps_a_color_bar_and_photos_none(photos):

@@ -3,15 +3,14 @@
 A cell is tagged `keep_output`. A figure that shows photos is copied only if its cell is also tagged `free_photos`: the
 photos are scikit-image's or Kodak24's, which may be passed on.
 
-Some notebooks alone, from another folder: `python outputs.py "the model in the box" --executed FOLDER 06 07 10`.
+Some notebooks alone: `python outputs.py "the model in the box" 06 07 10`.
 """
 
-import argparse
 import base64
 import io
 import os
 import re
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import nbformat
@@ -61,36 +60,24 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
     return outputs if len(outputs) > 1 else []
 
 
-def keep(executed: Path, notebooks: Path, about: str, numbers: Sequence[str] = ()) -> None:
+def keep(executed: Path, notebooks: Path, about: str, *numbers: str) -> None:
     """Copy the outputs of tagged cells from executed notebooks into those of the same name; cells are matched by id.
 
-    about: which network or photos, for the caption. numbers: of the notebooks, such as "06"; without them, all. A
-    notebook that was not executed is left as it is. Raises ValueError as `tidy_outputs` does, and for a notebook that
-    another profile executed.
+    about: which network or photos, for the caption. numbers: of the notebooks, such as "06"; without them, all that
+    were executed. Raises ValueError as `tidy_outputs` does, and for a notebook that another profile executed.
     """
     profile = os.environ["COLORIZE_PROFILE"]
-    for path in sorted(notebooks.glob("[0-9]*.ipynb")):
-        if numbers and path.name[:2] not in numbers:
-            continue
-        if not (executed / path.name).exists():
-            print(f"{path.name} was not executed: left as it is")
-            continue
-        text = (executed / path.name).read_text()
-        if others := set(A_PROFILE.findall(text)) - {profile}:
+    for path in [path for path in sorted(executed.glob("[0-9]*.ipynb")) if not numbers or path.name[:2] in numbers]:
+        if others := set(A_PROFILE.findall(text := path.read_text())) - {profile}:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
-        notebook, done = nbformat.read(path, 4), nbformat.reads(text, 4)
+        notebook, done = nbformat.read(notebooks / path.name, 4), nbformat.reads(text, 4)
         day, cells = done.metadata.papermill.end_time[:10], {cell.id: cell for cell in done.cells}
         caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {about}"
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):
                 cell.outputs = tidy_outputs(cells[cell.id], caption)
-        nbformat.write(notebook, path)
+        nbformat.write(notebook, notebooks / path.name)
 
 
 if __name__ == "__main__":
-    command = argparse.ArgumentParser(description="Copy outputs of tagged cells into the committed notebooks.")
-    command.add_argument("about", help="which network or photos, for the caption")
-    command.add_argument("numbers", nargs="*", help="of the notebooks, such as 06; without them, all")
-    command.add_argument("--executed", type=Path, default=PROJECT / "artifacts" / "notebooks")
-    given = command.parse_intermixed_args()
-    keep(given.executed, PROJECT / "notebooks", given.about, given.numbers)
+    keep(PROJECT / "artifacts" / "notebooks", PROJECT / "notebooks", *sys.argv[1:])

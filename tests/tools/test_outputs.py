@@ -70,6 +70,6 @@ def test_only_the_named_notebooks_are_copied_and_only_from_this_profile(tmp_path
     with pytest.raises(ValueError, match="06.ipynb was executed in profile quick, not in laptop"):
         keep(*folders, "the box")
     monkeypatch.setenv("COLORIZE_PROFILE", "quick")
-    keep(*folders, "the box", ["07"])
+    keep(*folders, "the box", "07")
     first, second = (nbformat.read(folders[1] / name, 4).cells[0].outputs for name in ("06.ipynb", "07.ipynb"))
     assert not first and "the box" in second[0].text and second[1].text == outputs[0].text

@@ -6,10 +6,10 @@ elsewhere than any of them, and one network can learn it (Hinton et al. 2015, ar
 With `--enlarger` it trains the enlarger in the box, on photos of 200 pixels and more on their shorter side.
 """
 
-import argparse
 import copy
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,12 +19,14 @@ import kornia.augmentation as K
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bench.measures import compress, paste
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision import transforms
 from tqdm.auto import tqdm
 
 from helpers import workspace
-from helpers.color import L_ab_to_rgb, rgb_to_L_ab
+from helpers.color import rgb_to_L_ab
 from helpers.config import Config
 from helpers.data.hint_squares import draw_squares, hints_of
 from helpers.data.photos import center_square, list_photos, read_rgb, to_tensor
@@ -33,6 +35,7 @@ from helpers.models.generator import Generator
 from helpers.models.hinted import with_hints
 from helpers.models.srresnet import SRResNet, bicubic
 from helpers.runs import BOX, save_network
+from helpers.training.losses import ab_distance
 
 SIZE, PACKED = 128, 144  # pixels on a side: of a crop, of a photo in memory
 VALIDATION = 15  # photos of each source with more than 60
@@ -130,6 +133,13 @@ def squares_of(photos: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(small).transpose(0, 3, 1, 2).copy())
 
 
+def held_out(folder: Path) -> tuple[Tensor, np.ndarray]:
+    """Return the validation photos of a folder, uint8 (N, 3, SIZE, SIZE), and the name of each one's source."""
+    photos, sources = pack(folder)
+    numbers = divide(sources)[0]
+    return squares_of(photos[numbers]), sources[numbers]
+
+
 def strange(photos: Tensor) -> Tensor:
     """Return half as many images, (N / 2, 3, SIZE, SIZE), of photos in [0, 1]: small crops, most of two photos mixed.
 
@@ -138,30 +148,6 @@ def strange(photos: Tensor) -> Tensor:
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(0.15, 1.0), ratio=(0.75, 1.33), p=1.0)
     one, other = crop(photos).chunk(2)
     return one.lerp(other, 0.5 * torch.rand(len(one), 1, 1, 1) * (torch.rand(len(one), 1, 1, 1) < 0.7))
-
-
-def paste(rgb: Tensor, share: float = 0.75, largest: float = 0.35) -> Tensor:
-    """Paste an ellipse of another photo, in another color, into some of a batch (N, 3, H, W) in [0, 1].
-
-    They teach hints to fill an object up to its outline. The ellipse's hue is rotated, and its colors are mixed with
-    their mean, because objects often have one color. After CutMix (Yun et al. 2019, arXiv 1905.04899). share: of the
-    photos; largest: half axis, in shares of the side.
-    """
-    (count, _, height, width), draw = rgb.shape, lambda low, high: low + (high - low) * torch.rand(len(rgb), 1, 1)
-    rows, columns = torch.arange(height).view(1, -1, 1) / height, torch.arange(width).view(1, 1, -1) / width
-    y, x = ((axis - draw(0, 1)) / draw(0.1, largest) for axis in (rows, columns))
-    inside = (y.square() + x.square() < 1) & (torch.rand(count, 1, 1) < share)
-    L, ab = rgb_to_L_ab(rgb.roll(1, 0))
-    inside, turn, plain = (maps[:, None] for maps in (inside, draw(-math.pi, math.pi), draw(0, 1)))
-    mean = (ab * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
-    a, b = ab.lerp(mean, plain).split(1, 1)
-    ab = torch.cat([turn.cos() * a - turn.sin() * b, turn.sin() * a + turn.cos() * b], 1)
-    return torch.where(inside, L_ab_to_rgb(L, ab), rgb)
-
-
-def distance(ours: Tensor, ab: Tensor) -> Tensor:
-    """Return the mean Euclidean distance of colors (N, 2, H, W)."""
-    return torch.linalg.vector_norm(ours.float() - ab, dim=1).mean()
 
 
 @torch.no_grad()
@@ -194,10 +180,11 @@ def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[],
     file = workspace.folder("box") / f"{name}.pt"
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, phase.rate, betas=(0.5, 0.999), weight_decay=0.01, fused=True)
-    rates = [
-        lambda step: min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
-    ]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
+
+    def _share(step):
+        return min(1, (step + 1) / phase.rise) * (0.5 + 0.5 * math.cos(math.pi * min(1, step / phase.steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _share)
     ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY))
     parts, first = {"network": network, "optimizer": optimizer, "schedule": schedule, "ema": ema}, 0
     if file.exists():
@@ -226,24 +213,24 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
     phase, autocast = PHASES[name], workspace.make_accelerator().autocast
     usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
-    transforms = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
+    changes = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
     generator = generator.to(memory_format=torch.channels_last).train()
 
     def _loss():
         rgb = torch.from_numpy(draw(usual)).float() / 255
-        for transform in transforms:
-            rgb = transform(rgb)
+        for change in changes:
+            rgb = change(rgb)
         if phase.strange:
             rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
         L, ab = rgb_to_L_ab(rgb.clamp(0, 1))
         hints = [hints_of(ab, [draw_squares(SIZE, SIZE) for _ in ab])] if name == "hints" else []
         with autocast():
-            ours = generator(L, *hints)
+            ours = generator(L, *hints).float()
             taught = mean_of(networks, phase.teachers, L[:usual]) if phase.teachers else ab
             if phase.strange:  # on these images nothing else is right
                 ab[usual:] = mean_of(networks, phase.strange, L[usual:])
                 taught = torch.cat([taught, ab[usual:]])
-        return distance(ours, ab).lerp(distance(ours, taught), phase.taught if phase.teachers else 0.0)
+        return ab_distance(ours, ab).lerp(ab_distance(ours, taught), phase.taught if phase.teachers else 0.0)
 
     return fit(name, phase, generator, _loss)
 
@@ -261,43 +248,18 @@ def settle(generator: nn.Module, draw: Callable) -> nn.Module:
     return generator.eval()
 
 
-def report(generator: nn.Module, photos: Tensor) -> None:
-    """Print the gain over gray and the colorfulness on validation photos."""
-    curve = frontier(generator, photos)
-    gain, share = curve.loc[1.0, "PSNR"] - curve.loc[0.0, "PSNR"], curve.loc[1.0, "of truth"]
-    print(f"validation: {gain:+.2f} dB over gray at {share:.0%} of the truth's colors")
-
-
-def patches(photos: list[np.ndarray], chance: np.random.RandomState) -> Tensor:
-    """Return random patches of lightness (H, W), half of them mirrored: (BATCH, 1, PATCH, PATCH) in [-1, 1]."""
-    found = []
-    for i in chance.randint(0, len(photos), BATCH):
-        top, left = (chance.randint(0, length - PATCH + 1) for length in photos[i].shape)
-        patch = photos[i][top : top + PATCH, left : left + PATCH].astype(np.float32)
-        found.append(patch[:, :: 1 if chance.rand() < 0.5 else -1].copy())
-    return torch.from_numpy(np.stack(found))[:, None]
-
-
-def compress(small: Tensor, chance: np.random.RandomState) -> Tensor:
-    """Return gray photos (N, 1, H, W) in [0, 1] as JPEG files of quality 50 to 95 decode to."""
-    decoded = []
-    for photo in (small[:, 0] * 255).round().byte().numpy():
-        file = cv2.imencode(".jpg", photo, [cv2.IMWRITE_JPEG_QUALITY, int(chance.randint(50, 96))])[1]
-        decoded.append(to_tensor(cv2.imdecode(file, cv2.IMREAD_GRAYSCALE)[..., None]))
-    return torch.cat(decoded)
-
-
 def train_enlarger(folder: Path) -> None:
     """Train with L1 on pairs of small and large lightness, half of the batches small JPEG files, and fill the box."""
-    read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0, 0].numpy().astype(np.float16) for path in list_photos(folder))
-    photos, chance = [L for L in read if min(L.shape) >= SMALLEST], np.random.RandomState(0)
+    read = (rgb_to_L_ab(to_tensor(read_rgb(path)))[0][0].half() for path in list_photos(folder))  # each (1, H, W)
+    photos = [L for L in read if min(L.shape[1:]) >= SMALLEST]
+    patch = transforms.Compose([transforms.RandomCrop(PATCH), transforms.RandomHorizontalFlip()])
     network = SRResNet(8).to(memory_format=torch.channels_last)
     autocast = workspace.make_accelerator().autocast
 
     def _loss():
-        L = patches(photos, chance)
+        L = torch.stack([patch(photos[i]) for i in torch.randint(len(photos), (BATCH,))]).float()
         small = bicubic((L + 1) / 2, 1 / SRResNet.scale).clamp(0, 1)
-        small = compress(small, chance) if chance.rand() < 0.5 else small
+        small = compress(small, 50) if torch.rand(()) < 0.5 else small
         with autocast():
             output = network(small * 2 - 1)
         return F.l1_loss(output.float(), L)
@@ -309,8 +271,8 @@ def train_enlarger(folder: Path) -> None:
 def train_box(folder: Path) -> None:
     """Train all phases of the colorizer and fill the box."""
     photos, sources = pack(folder)
-    validation, training = divide(sources)
-    held_out, networks = squares_of(photos[validation]), {}
+    numbers, training = divide(sources)
+    validation, networks = squares_of(photos[numbers]), {}
     cfg = Config(
         profile="laptop", run="in the box", size=SIZE, color_loss="ab distance", batch_size=BATCH,
         data_source="folder", n_photos=len(training),
@@ -327,7 +289,9 @@ def train_box(folder: Path) -> None:
             generator = with_hints(generator, squares_of(photos[training[::8]]))
         trained = train(name, networks, generator, _draw)
         networks[name] = trained if name == "hints" else settle(trained, _draw)
-        report(networks[name].eval(), held_out)
+        curve = frontier(networks[name].eval(), validation)
+        over, share = curve["PSNR"][1.0] - curve["PSNR"][0.0], curve["of truth"][1.0]
+        print(f"validation: {over:+.2f} dB over gray at {share:.0%} of the truth's colors")
         if name == "general":
             networks["beyond"] = beyond(networks["colors"], networks["general"])
     BOX.mkdir(exist_ok=True)
@@ -336,10 +300,7 @@ def train_box(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Train the model in the box on a folder of photos.")
-    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder for each source of varied color photos")
-    parser.add_argument("--enlarger", action="store_true", help="train the enlarger, on photos of 200 pixels and more")
-    options = parser.parse_args()
+    *flags, folder = sys.argv[1:]
     torch.manual_seed(0)
     np.random.seed(0)
-    (train_enlarger if options.enlarger else train_box)(options.photos)
+    (train_enlarger if "--enlarger" in flags else train_box)(Path(folder))
