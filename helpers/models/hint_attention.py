@@ -138,7 +138,7 @@ class HintAttention(nn.Module):
             cells = F.avg_pool2d(cells, CELL) / share.clamp(min=1e-6)  # (N, width + 9, h, w): weighted means
             count = self.slots or max(1, int((share > 0).flatten(1).sum(1).max()))  # K, of the fullest photo
             hinted, index = share.flatten(1).topk(count)  # (N, K)
-            found = cells.flatten(2).mT.take_along_dim(index[..., None], 1)  # (N, K, width + 9)
+            found = cells.flatten(2).gather(2, index[:, None].expand(-1, cells.shape[1], -1)).mT  # (N, K, width + 9)
             found = torch.where(hinted[..., None] > 0, found, found[:, :1])  # empty slots lie where a hint is
             key, weight, value = found.split((places.shape[1], 1, 5), -1)
             strict = 1 + squared(value[..., :2]) / SURPRISE**2  # (N, K, 1)
