@@ -1,13 +1,11 @@
 """CIELAB and back, the normalized L and ab that the networks see, the gamut of sRGB, and colorfulness."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache, wraps
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
@@ -25,20 +23,16 @@ def constant(values: tuple, device: torch.device) -> Tensor:
 
 def mixed(matrix: tuple, image: Tensor) -> Tensor:
     """Multiply the channels of each pixel of (N, 3, H, W) by a 3x3 matrix."""
-    weights = constant(matrix, image.device)
-    if image.device.type == "cpu":
-        return torch.einsum("oi,nihw->nohw", weights, image)
-    return F.conv2d(image, weights[..., None, None])
+    weights = constant(matrix, image.device)[..., None, None]
+    return (weights * image[:, None]).sum(2)  # a convolution or matrix product on a GPU would round to TF32's 10 bits
 
 
 def in_fp32(conversion: Callable) -> Callable:
-    """Run a conversion of tensors in full fp32: bf16 has only 8 bits of precision, TF32 (in convolutions) 10."""
+    """Run a conversion of tensors in full fp32: bf16 has only 8 bits of precision."""
 
     @wraps(conversion)
     def _outside_autocast(*tensors):
-        on_gpu = tensors[0].is_cuda  # the flags are the whole process's, so threads that color photos leave them alone
-        cudnn = torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if on_gpu else nullcontext()
-        with torch.autocast(tensors[0].device.type, enabled=False), cudnn:
+        with torch.autocast(tensors[0].device.type, enabled=False):
             return conversion(*(tensor.float() for tensor in tensors))
 
     return _outside_autocast

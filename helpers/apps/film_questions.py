@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
@@ -54,8 +55,9 @@ def film_questions(film: Film, colorizer: Colorizer, count: int = 5) -> tuple[li
     the whole film. Raises ValueError if the generator takes no hints.
     """
     best, alive, last, wanted, asked_at, seen = [], [], None, 0.0, -REST, 0
-    frames = film.frames(SIDE, "gray", "rgb24")
-    for seen, (time, gray, rgb) in enumerate(tqdm(frames, "questions", film.count or None, unit="frame")):
+    frames = tqdm(film.frames(SIDE), "questions", film.count or None, unit="frame")
+    for seen, (time, rgb) in enumerate(frames):
+        gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         lost, alive = alive, follow(alive, last, gray) if alive else []
         lost = [place for place in lost if place not in alive]
         best = sorted(best + lost, key=lambda place: -place.worth)[:count]

@@ -189,7 +189,7 @@ def test_three_questions_are_answered_by_clicks(page, tmp_path):
 @needs_browser
 def test_a_flat_photo_raises_no_question(page, tmp_path):
     open_cup(page, tmp_path, np.full((90, 120), 130, np.uint8))
-    page.get_by_text("The model has no question").wait_for(timeout=LONG)
+    page.get_by_text("The model has no question").first.wait_for(timeout=LONG)
     assert page.locator(LIKELY).count() == 0
 
 

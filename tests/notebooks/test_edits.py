@@ -28,7 +28,7 @@ HINGE = [
     ),
     ("# n_critic=2,", "n_critic=2, lambda_perc=0.0,"),
 ]
-WARMUP_PICTURES = ["wu-batch", "wu-toy", "wu-toy-photos", "wu-toy-curve"]
+WARMUP_PICTURES = ["wu-toy", "wu-toy-photos", "wu-toy-curve"]
 GAME_PICTURES = ["ad-duel", "ad-duel-figure", "ad-play", "ad-players", "ad-weights", "ad-weights-table", "ad-proof"]
 
 
