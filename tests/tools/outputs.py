@@ -38,9 +38,9 @@ def smaller(picture: str) -> dict[str, str]:
     return files
 
 
-def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
-    """Return the outputs of an executed cell to publish, below a caption; raises ValueError for a path in them."""
-    outputs = [nbformat.v4.new_output("stream", text=f"[{caption}]\n")]
+def tidy_outputs(cell: NotebookNode) -> list[NotebookNode]:
+    """Return the outputs of an executed cell to publish; raises ValueError for a path in them."""
+    outputs = []
     for output in cell.outputs:
         if output.output_type == "stream" and output.name == "stdout":
             outputs.append(output)
@@ -57,14 +57,15 @@ def tidy_outputs(cell: NotebookNode, caption: str) -> list[NotebookNode]:
     shown = [str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", "")) for output in outputs]
     if found := A_PATH.search(text := "".join(shown)):
         raise ValueError(f"cell {cell.id} prints a folder of this machine: {text[found.start() :][:60]!r}")
-    return outputs if len(outputs) > 1 else []
+    return outputs
 
 
 def keep(executed: Path, notebooks: Path, about: str, *numbers: str) -> None:
     """Copy the outputs of tagged cells from executed notebooks into those of the same name; cells are matched by id.
 
-    about: which network or photos, for the caption. numbers: of the notebooks, such as "06"; without them, all that
-    were executed. Raises ValueError as `tidy_outputs` does, and for a notebook that another profile executed.
+    about: which network or photos, for the line below the title that says where outputs come from. numbers: of the
+    notebooks, such as "06"; without them, all that were executed. Raises ValueError as `tidy_outputs` does, and for a
+    notebook that another profile executed.
     """
     profile = os.environ["COLORIZE_PROFILE"]
     for path in [path for path in sorted(executed.glob("[0-9]*.ipynb")) if not numbers or path.name[:2] in numbers]:
@@ -72,10 +73,13 @@ def keep(executed: Path, notebooks: Path, about: str, *numbers: str) -> None:
             raise ValueError(f"{path.name} was executed in profile {others.pop()}, not in {profile}: run it again")
         notebook, done = nbformat.read(notebooks / path.name, 4), nbformat.reads(text, 4)
         day, cells = done.metadata.papermill.end_time[:10], {cell.id: cell for cell in done.cells}
-        caption = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {about}"
+        if "stored" not in [cell.id for cell in notebook.cells]:
+            notebook.cells.insert(1, nbformat.v4.new_raw_cell(id="stored"))
+        about_run = f"a run of profile {profile}, {day}, {os.cpu_count()} CPU cores, {about}"
+        notebook.cells[1].source = f"Outputs stored here: {about_run}."
         for cell in notebook.cells:
             if TAG in cell.metadata.get("tags", []):
-                cell.outputs = tidy_outputs(cells[cell.id], caption)
+                cell.outputs = tidy_outputs(cells[cell.id])
         nbformat.write(notebook, notebooks / path.name)
 
 

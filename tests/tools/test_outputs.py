@@ -18,11 +18,12 @@ PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_committed_outputs_are_captioned_and_small_and_their_photos_are_free(path):
     assert path.stat().st_size <= 3_000_000
-    for cell in nbformat.read(path, 4).cells:
+    cells = nbformat.read(path, 4).cells
+    where = r"Outputs stored here: a run of profile \w+, \d{4}-\d\d-\d\d, \d+ CPU cores, "
+    assert re.match(where, cells[1].source) or not any(cell.get("outputs") for cell in cells)
+    for cell in cells:
         tags, outputs = cell.metadata.get("tags", []), cell.get("outputs", [])
         assert TAG in tags or not outputs
-        if outputs:
-            assert re.match(r"\[a run of profile \w+, \d{4}-\d\d-\d\d, \d+ CPU cores, ", outputs[0].text)
         photos = [output for output in outputs if {"image/jpeg", "image/gif"} & set(output.get("data", {}))]
         assert FREE in tags or not photos
         assert not A_PATH.search("".join(str(output) for output in outputs if "image/" not in str(output)))
@@ -45,15 +46,15 @@ def test_photos_become_jpegs_drawings_stay_exact_and_progress_bars_and_folders_g
         new_output("display_data", data={"image/gif": "a film"}),
     ]
     cell = new_code_cell(outputs=outputs, metadata={"tags": [TAG, FREE]})
-    caption, text, figure, curve, table, film = tidy_outputs(cell, "a run")
-    assert caption.text == "[a run]\n" and text.text == "22.5 dB\n" and set(table.data) == {"text/plain", "text/html"}
+    text, figure, curve, table, film = tidy_outputs(cell)
+    assert text.text == "22.5 dB\n" and set(table.data) == {"text/plain", "text/html"}
     assert [set(each.data) for each in (figure, curve, film)] == [{"image/jpeg"}, {"image/png"}, {"image/gif"}]
     assert Image.open(io.BytesIO(base64.b64decode(figure.data["image/jpeg"]))).width == 1100
-    assert tidy_outputs(new_code_cell(outputs=outputs), "a run") == [caption, text, curve, table]
+    assert tidy_outputs(new_code_cell(outputs=outputs)) == [text, curve, table]
     assert FREE in capsys.readouterr().out
     for text in ("saved in /home/me/runs", "'/tmp/x'", "/content/drive/MyDrive"):
         with pytest.raises(ValueError, match="prints a folder of this machine"):
-            tidy_outputs(new_code_cell(outputs=[new_output("stream", text=text)]), "a run")
+            tidy_outputs(new_code_cell(outputs=[new_output("stream", text=text)]))
     assert not A_PATH.search("https://example.org/tmp/x and 3/4 and a/root")
 
 
@@ -71,5 +72,5 @@ def test_only_the_named_notebooks_are_copied_and_only_from_this_profile(tmp_path
         keep(*folders, "the box")
     monkeypatch.setenv("COLORIZE_PROFILE", "quick")
     keep(*folders, "the box", "07")
-    first, second = (nbformat.read(folders[1] / name, 4).cells[0].outputs for name in ("06.ipynb", "07.ipynb"))
-    assert not first and "the box" in second[0].text and second[1].text == outputs[0].text
+    first, second = (nbformat.read(folders[1] / name, 4).cells for name in ("06.ipynb", "07.ipynb"))
+    assert not first[0].outputs and "the box" in second[1].source and second[0].outputs == outputs
