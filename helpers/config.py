@@ -33,7 +33,7 @@ class Config:
     # photos
     data_source: str = chosen("kaggle", "folder", "sample")  # folder: your own; sample: those of scikit-image
     photos_folder: str | os.PathLike = ""  # for data_source="folder"
-    show_folder: str | os.PathLike = ""  # photos that notebooks 05 to 10 show; empty: those of scikit-image
+    show_folder: str | os.PathLike = ""  # photos that notebooks show; empty: eight that come with the project
     n_photos: int = bounded(1500, 10, 10**8)
     size: int = bounded(255, 32, 4096)  # pixels on a side
     min_colorfulness: float = bounded(6.0, 0, 200)  # photos below it count as gray

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 from common import as_markdown, kodak, machine, paths_in
-from PIL import Image
+from PIL import Image, ImageOps
+from skimage import data
 from tools import train_box
 from torch import Tensor, nn
 
@@ -28,11 +29,11 @@ from helpers.data.photos import center_square, read_rgb, reduced, to_tensor
 from helpers.evaluation import metrics
 from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
-from helpers.plots import images
+from helpers.inference.user_hints import Hint
 from helpers.runs import Run, load_network, runs
 
 SHARES = (0.5, 0.6, 0.75, 0.9)  # of the truth's colorfulness
-FIRST = (13, 15, 16, 21, 23, 2)  # photos of Kodak24 in the first picture, the last two are failures
+SUIT = [(140, 320), (80, 430), (190, 270), (250, 430), (350, 330), (180, 440), (290, 400)]  # of the astronaut
 
 
 def at_full_size(truths: Sequence[np.ndarray], colorizers: dict[str, Callable]) -> dict[str, dict]:
@@ -69,13 +70,30 @@ def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Co
     Image.fromarray(np.vstack([np.hstack(line) for line in lines])).save(target, quality=90)
 
 
-def first_picture(photos: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
-    """Draw the README's first picture: gray, colorized and true, four successes and below them two failures."""
-    shown = [photos[number - 1] for number in FIRST]
-    thirds = [[to_tensor(each)[0] for each in (colorizer(rgb, saturation=0), colorizer(rgb), rgb)] for rgb in shown]
-    rows = [left + right for left, right in zip(thirds[::2], thirds[1::2], strict=True)]
-    figure = images.grid(rows, ["gray", "colorized", "true"] * 2, ["", "", "failures"], width=2.0)
-    figure.savefig(target, dpi=100, bbox_inches="tight")
+def collage(lines: Sequence[Sequence[np.ndarray]], target: Path, width: int = 1660, gap: int = 20) -> None:
+    """Draw lines of photos, each cropped to 3:2 and each line `width` pixels wide."""
+    sizes = [((width - gap * (len(line) - 1)) // len(line)) for line in lines]
+    sheet, top = Image.new("RGB", (width, sum(2 * size // 3 + gap for size in sizes) - gap), "white"), 0
+    for line, size in zip(lines, sizes, strict=True):
+        for i, photo in enumerate(line):
+            sheet.paste(
+                ImageOps.fit(Image.fromarray(photo), (size, 2 * size // 3), centering=(0.5, 0.25)),
+                (i * (size + gap), top),
+            )
+        top += 2 * size // 3 + gap
+    sheet.save(target, quality=88)
+
+
+def first_pictures(truths: Sequence[np.ndarray], old: np.ndarray, colorizer: Colorizer, folder: Path) -> None:
+    """Draw the README's pictures: a photo, an old print and a cup with a hint; failures; and notebook 00's opening."""
+    gray, hint = partial(colorizer, saturation=0), Hint(150, 260, "#305090")
+    lighthouse, cup, face = truths[20], data.coffee(), data.astronaut()
+    with_a_click = [gray(cup), colorizer(cup, [hint])]
+    collage([[gray(lighthouse), colorizer(lighthouse)], [old, colorizer(old), *with_a_click]], folder / "first.jpg")
+    collage([[gray(truths[i]), colorizer(truths[i]), truths[i]] for i in (22, 1)], folder / "failures.jpg")
+    suit = [Hint(x, y, "#d06030") for x, y in SUIT]
+    opening = [colorizer(lighthouse), colorizer(face), colorizer(face, suit)]
+    collage([[gray(lighthouse), gray(face), gray(face)], opening], folder / "00_start.jpg")
 
 
 def main() -> None:
@@ -93,8 +111,9 @@ def main() -> None:
         ways |= {"the box": colorizer} | {name: Colorizer(path) for name, path in trained.items()}
         print(f"\nKodak24 at full size\n\n{as_markdown(at_full_size(truths, ways))}")
         pictures = workspace.PROJECT / "notebooks" / "images"
-        sheet(truths, [read_rgb(path) for path in paths_in("HISTORIC")], colorizer, pictures / "box.jpg")
-        first_picture(truths, colorizer, pictures / "first.jpg")
+        old = [read_rgb(path) for path in paths_in("HISTORIC")]
+        sheet(truths, old, colorizer, pictures / "box.jpg")
+        first_pictures(truths, old[0], colorizer, pictures)
     if elsewhere := [reduced(read_rgb(path), 256) for path in paths_in("ELSEWHERE")]:
         rows = at_full_size(elsewhere, {"gray": gray, "the box": colorizer})
         print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(rows)}")
