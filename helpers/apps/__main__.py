@@ -65,21 +65,26 @@ def ask(source: Path, target: Path, colorizer: Colorizer, hints: list[Hint], fil
     print(f"the places are drawn in {target}" if asked else NOTHING, file=sys.stderr)
 
 
-def colorize(source: str, target: str, weights: str | None, enlarger: str | None, **given: Any) -> None:
-    """Colorize what the command line names; given: its other arguments."""
-    source, count = Path(source), given.pop("ask")
-    target = Path(target or (source.with_name(f"{source.stem}-questions.png") if count else ""))
-    if not source.name or not target.name:
+def paths_of(source: str, target: str) -> tuple[Path, Path]:
+    """Return IN and OUT as paths; raises OSError or ValueError if one of them cannot be used."""
+    if not Path(source).name or not Path(target).name:
         raise ValueError("IN and OUT must not be empty")
-    quality, file_format, points, file = map(given.pop, ("quality", "format", "hint", "hints"))
-    hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
-    if not source.exists():
+    if not Path(source).exists():
         raise FileNotFoundError(f"There is no file or folder {source}.")
-    if source.is_dir() and (hints or count):
-        raise ValueError("hints and questions are for one photo or film: name that, not a folder")
-    for place in (target, *target.parents):
+    for place in (Path(target), *Path(target).parents):
         if place.is_file():
             raise FileExistsError(f"{place} is a file: choose another OUT, nothing is overwritten")
+    return Path(source), Path(target)
+
+
+def colorize(source: str, target: str, weights: str | None, enlarger: str | None, **given: Any) -> None:
+    """Colorize what the command line names; given: its other arguments."""
+    count = given.pop("ask")
+    source, target = paths_of(source, target or (f"{Path(source).with_suffix('')}-questions.png" if count else ""))
+    quality, file_format, points, file = map(given.pop, ("quality", "format", "hint", "hints"))
+    hints = [*(read_hints(file) if file else []), *map(Hint.parse, points)]
+    if source.is_dir() and (hints or count):
+        raise ValueError("hints and questions are for one photo or film: name that, not a folder")
     colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
     if source.is_dir():
         colorize_folder(source, target, colorizer, quality, file_format, **given)

@@ -190,44 +190,64 @@ class HintsTab:
 
     def __init__(self, colorizer: Colorizer, folder: str):
         self.colorizer, self.folder = colorizer, folder
-        if not colorizer.takes_hints:
+        if colorizer.takes_hints:
+            self._lay_out()
+            self._connect()
+        else:
             gr.Markdown(NO_HINTS.capitalize())
-            return
-        photo, points, likely, count, lists = gr.State(), gr.State([]), gr.State([]), gr.State(ASKED), gr.State([])
+
+    def _lay_out(self) -> None:
+        self.photo, self.points, self.likely, self.lists = gr.State(), gr.State([]), gr.State([]), gr.State([])
+        self.count = gr.State(ASKED)
         gr.Markdown(EXPLAINED)
-        file = gr.File(label="Photo", height=100, elem_id="hints-photo")
+        self.file = gr.File(label="Photo", height=100, elem_id="hints-photo")
         with gr.Row():
-            editor = gr.ImageEditor(**EDITOR, elem_id="hints-editor")
-            result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
+            self.editor = gr.ImageEditor(**EDITOR, elem_id="hints-editor")
+            self.result = gr.Image(label="In color", interactive=False, format="png", elem_id="hints-result")
         with gr.Row():
-            rings = gr.Image(label="The model asks", interactive=False, elem_id="hints-asked")
+            self.rings = gr.Image(label="The model asks", interactive=False, elem_id="hints-asked")
             with gr.Column(scale=2):
-                swatches = gr.Gallery(columns=LIKELY + 1, allow_preview=False, show_label=False, elem_id="hints-likely")
-                with gr.Column(visible=False) as other:
-                    picker, use = gr.ColorPicker(COLORS[0], label="Another color"), gr.Button("Use this color")
-                more = gr.Button("Ask me more")
+                bare = {"allow_preview": False, "show_label": False, "elem_id": "hints-likely"}
+                self.swatches = gr.Gallery(columns=LIKELY + 1, **bare)
+                with gr.Column(visible=False) as self.other:
+                    self.picker, self.use = (
+                        gr.ColorPicker(COLORS[0], label="Another color"),
+                        gr.Button("Use this color"),
+                    )
+                self.more = gr.Button("Ask me more")
         with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
-            like = gr.Image(label="Like this photo", height=200)
-            follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
-            several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
-            ask = gr.Button("Show several answers")
+            self.like = gr.Image(label="Like this photo", height=200)
+            self.follow = gr.Slider(0, 1, 1, step=0.05, label="How much to follow")
+            self.several = gr.Gallery(label="Several answers", columns=4, height=200, allow_preview=False)
+            self.show = gr.Button("Show several answers")
         with gr.Row():
-            back, whole = gr.Button("Undo the last chosen color"), gr.Button("Color at full size", variant="primary")
-        download, given = gr.DownloadButton(visible=False), [photo, editor, points, like, follow]
-        shown, question = [result, download], [likely, rings, swatches, other]
-        full, quiet = whole.click(self.full_size, [file, *given], download), {"show_progress": "hidden"}
-        loaded = file.change(load, file, [photo, editor, points, count, several], cancels=full)
-        loaded.then(self.colorize, given, shown)
-        changes = [editor.input, points.change, like.change, follow.change]  # not editor.change: it misses strokes
+            self.back = gr.Button("Undo the last chosen color")
+            self.whole = gr.Button("Color at full size", variant="primary")
+        self.download = gr.DownloadButton(visible=False)
+
+    def _connect(self) -> None:
+        points, given = self.points, [self.photo, self.editor, self.points, self.like, self.follow]
+        shown, question = [self.result, self.download], [self.likely, self.rings, self.swatches, self.other]
+        full = self.whole.click(self.full_size, [self.file, *given], self.download)
+        fresh = [self.photo, self.editor, points, self.count, self.several]
+        self.file.change(load, self.file, fresh, cancels=full).then(self.colorize, given, shown)
+        quiet = {"show_progress": "hidden"}  # and editor.input, because editor.change misses strokes
+        changes = [
+            self.editor.input,
+            points.change,
+            self.like.change,
+            self.follow.change,
+        ]
         gr.on(changes, self.colorize, given, shown, trigger_mode="always_last", cancels=full, **quiet)
-        gr.on([result.change, count.change], self.ask, [count, *given], question, trigger_mode="always_last", **quiet)
-        more.click(lambda count: count + ASKED, count, count)
-        result.select(self.propose, [photo, result], question)
-        swatches.select(_choose, [photo, likely, points], [points, *question])
-        use.click(_use, [likely, points, picker], points)
-        ask.click(self.answers, photo, [lists, several])
-        several.select(_answer, lists, points)
-        back.click(lambda points: points[:-1], points, points)
+        asked = [self.result.change, self.count.change]
+        gr.on(asked, self.ask, [self.count, *given], question, trigger_mode="always_last", **quiet)
+        self.more.click(lambda count: count + ASKED, self.count, self.count)
+        self.result.select(self.propose, [self.photo, self.result], question)
+        self.swatches.select(_choose, [self.photo, self.likely, points], [points, *question])
+        self.use.click(_use, [self.likely, points, self.picker], points)
+        self.show.click(self.answers, self.photo, [self.lists, self.several])
+        self.several.select(_answer, self.lists, points)
+        self.back.click(lambda points: points[:-1], points, points)
 
     def hints(
         self, photo: np.ndarray, editor: dict | None, points: list[Hint], like: Any, follow: float, share: float = 1
