@@ -39,7 +39,8 @@ run: $(VENV)/installed
 			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
 		echo "== with its figures: artifacts/notebooks/$$notebook"; \
 	done; \
-	echo "== done: notebooks, runs, figures and tables are in artifacts/"
+	echo "== done. Open these three first, in JupyterLab or VS Code:"; \
+	printf '   artifacts/notebooks/%s.ipynb\n' 00_start_here 04_adversarial_training 06_colorize_your_photos
 
 app: $(VENV)/installed
 	$(BIN)/python -m helpers.apps.page
