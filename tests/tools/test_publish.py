@@ -32,7 +32,7 @@ def test_an_address_goes_into_every_notebook_and_another_one_takes_its_place(pro
             assert not re.findall(r"\]\((?!https://|#)[\w./-]+\.\w+\)", text)  # Colab shows no relative picture
         assert (project / "README.md").read_text().count(f"({colab_link(name, FIRST)})") == 1
         text = (project / FIRST).read_text()
-        assert f"](https://raw.githubusercontent.com/{name}/main/notebooks/images/first.jpg)" in text
+        assert f"](https://raw.githubusercontent.com/{name}/main/notebooks/images/00_start.jpg)" in text
         assert f"](https://github.com/{name}/blob/main/helpers/models/box/README.md)" in text
     assert not any("other/place" in text for text in everything(project).values())
 
