@@ -7,14 +7,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from helpers.apps.film_reader import Film
-from helpers.apps.optical_flow import optical_flow, warp
+from helpers.apps.optical_flow import both_ways, follow_point, warp
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.suggestions import Question, questions, ringed
 from helpers.inference.user_hints import Hint
 
 SIDE = 160  # pixels on the shorter side of the frames that are looked at
 CUT = 0.5  # mean difference from the last frame, moved along the flow, from which a shot begins; in its contrasts
-RETURN = 1.5  # pixels from where it was, to which a place comes back if its flow can be trusted
 REST = 8  # frames between two times of asking, at least
 
 
@@ -34,15 +33,13 @@ class Place:
 
 def follow(places: list[Place], here: np.ndarray, there: np.ndarray) -> list[Place]:
     """Move places along the flow to the next frame, gray (h, w) uint8; return those that are still in sight."""
-    flow, back, (height, width) = optical_flow(here, there), optical_flow(there, here), here.shape
+    flow, back = both_ways(here, there)
     if np.abs(warp(there.astype(np.float32), flow) - here).mean() > CUT * here.std():
         return []
     found = []
     for place in places:
-        step = flow[int(place.y), int(place.x)]
-        place.x, place.y = float(place.x + step[0]), float(place.y + step[1])
-        inside = 0 <= place.x <= width - 1 and 0 <= place.y <= height - 1
-        if inside and np.hypot(*(step + back[int(place.y), int(place.x)])) < RETURN:
+        if moved := follow_point(place.x, place.y, flow, back):
+            place.x, place.y = moved
             found.append(place)
     return found
 

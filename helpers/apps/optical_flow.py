@@ -134,12 +134,15 @@ def propagate_hints(
 
 def track(hints: Sequence[Hint], here: np.ndarray, there: np.ndarray) -> list[Hint]:
     """Return those hints that can be followed to the next frame, gray (h, w) uint8."""
-    (flow, back), (height, width) = both_ways(here, there), here.shape
-    found = []
-    for hint in hints:
-        row, column = min(round(hint.y), height - 1), min(round(hint.x), width - 1)
-        x, y = hint.x + float(flow[row, column, 0]), hint.y + float(flow[row, column, 1])
-        inside = 0 <= x <= width - 1 and 0 <= y <= height - 1
-        if inside and np.linalg.norm(flow[row, column] + back[round(y), round(x)]) < 1.5:  # it returns to itself
-            found.append(Hint(x, y, hint.color))
-    return found
+    flows = both_ways(here, there)
+    moved = [(follow_point(hint.x, hint.y, *flows), hint.color) for hint in hints]
+    return [Hint(*place, color) for place, color in moved if place]
+
+
+def follow_point(x: float, y: float, flow: np.ndarray, back: np.ndarray) -> tuple[float, float] | None:
+    """Return where the flow moves a point; None if it leaves the frame, or does not return to itself."""
+    height, width = flow.shape[:2]
+    step = flow[min(round(y), height - 1), min(round(x), width - 1)]
+    x, y = x + float(step[0]), y + float(step[1])
+    inside = 0 <= x <= width - 1 and 0 <= y <= height - 1
+    return (x, y) if inside and np.linalg.norm(step + back[round(y), round(x)]) < 1.5 else None
