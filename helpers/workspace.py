@@ -1,5 +1,6 @@
 """Where files go, on Colab or elsewhere; seed, device and precision; showing source, checking exercises."""
 
+import ctypes
 import inspect
 import os
 import sys
@@ -100,6 +101,13 @@ def native_precision() -> str:
     return "bf16" if supported and not torch.backends.mps.is_available() else "no"
 
 
+def keep_memory() -> None:
+    """Let this process keep the memory of freed tensors: on Linux, new memory takes a quarter of a step's time."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc, not musl
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for each large tensor
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never given back
+
+
 def make_accelerator(precision: str = "auto", training: bool = True) -> Accelerator:
     """Return accelerate's object for devices and precision: "auto" (see `native_precision`), "fp32", "bf16", "fp16".
 
@@ -111,6 +119,8 @@ def make_accelerator(precision: str = "auto", training: bool = True) -> Accelera
         torch.set_float32_matmul_precision("high")  # TF32, where the hardware has it
         torch.backends.cudnn.benchmark = True  # training photos have one size, so the search for fast kernels pays
     no_gpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    if training and no_gpu:
+        keep_memory()
     # no shared batch statistics: the discriminator runs twice before a gradient, and sharing them in between would
     # change what that gradient needs
     separate = DistributedDataParallelKwargs(broadcast_buffers=False)

@@ -110,3 +110,14 @@ def test_an_exercise_is_checked(answer, says):
     result = workspace.check(answer, 2.0)
     assert says in result and (says == "right") == (result == "right")
     assert workspace.check(torch.ones(3, 2, requires_grad=True), np.ones((3, 2))) == "right"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_training_keeps_the_memory_of_freed_tensors():
+    resource = pytest.importorskip("resource")
+    workspace.make_accelerator("fp32")
+    faults = []
+    for _ in range(20):
+        torch.ones(2**24)  # 64 MB: 16,384 pages, when they are new
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    assert faults[-1] - faults[-6] < 1_000
