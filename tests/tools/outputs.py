@@ -84,4 +84,5 @@ def keep(executed: Path, notebooks: Path, about: str, *numbers: str) -> None:
 
 
 if __name__ == "__main__":
-    keep(PROJECT / "artifacts" / "notebooks", PROJECT / "notebooks", *sys.argv[1:])
+    for lessons in ("notebooks", "notebooks/solutions"):
+        keep(PROJECT / "artifacts" / lessons, PROJECT / lessons, *sys.argv[1:])

@@ -12,10 +12,10 @@ from nbformat.v4 import new_code_cell, new_output
 from outputs import A_PATH, FREE, TAG, keep, tidy_outputs
 from PIL import Image, ImageDraw
 
-PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("[0-9]*.ipynb"))
+PATHS = sorted((Path(__file__).resolve().parents[2] / "notebooks").rglob("[0-9]*.ipynb"))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=str)
 def test_committed_outputs_are_captioned_and_small_and_their_photos_are_free(path):
     assert path.stat().st_size <= 3_000_000
     cells = nbformat.read(path, 4).cells
