@@ -49,13 +49,13 @@ def ab_error(rgb: Tensor, truth: Tensor) -> Tensor:
 def measure(rgb: Tensor, truth: Tensor, perceptual: Callable | None = None, with_ssim: bool = True) -> pd.DataFrame:
     """Return a table of metrics, one row a photo.
 
-    rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`, or None to
-    leave that column out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness (Hasler and Suesstrunk's), truth (the
-    truth's colorfulness), and both as DDColor computes them.
+    rgb, truth: (N, 3, H, W) in [0, 1]; rgb is rounded to 8 bits first. perceptual: a `losses.Perceptual`; without
+    it, or if it is not trained, that column is left out. Columns: L1, PSNR (dB), SSIM, LPIPS, colorfulness (Hasler and
+    Suesstrunk's), truth (the truth's colorfulness), and both as DDColor computes them.
     """
     rgb = to_8bit(rgb)
     columns = {"L1": ab_error(rgb, truth), "PSNR": psnr(rgb, truth)}
-    if perceptual is not None:
+    if perceptual is not None and getattr(perceptual, "trained", True):
         columns["LPIPS"] = perceptual(rgb, truth)
     columns |= {"colorfulness": colorfulness(rgb), "truth": colorfulness(truth)}
     columns |= {"CF (DDColor)": ddcolor_cf(rgb), "truth's CF (DDColor)": ddcolor_cf(truth)}

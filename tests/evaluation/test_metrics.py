@@ -128,3 +128,7 @@ def test_luma_and_quality_are_scikit_images_without_the_border():
     assert found["PSNR"] == pytest.approx(reference.peak_signal_noise_ratio(*inner, data_range=255), abs=0.05)
     wanted = reference.structural_similarity(*inner, data_range=255, **WINDOW)
     assert found["SSIM"] == pytest.approx(wanted, abs=5e-3)
+
+
+def test_an_untrained_lpips_is_not_reported(photos, perceptual):
+    assert "LPIPS" not in metrics.measure_all(photos, photos, perceptual)
