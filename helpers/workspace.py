@@ -1,7 +1,6 @@
-"""Where files go, on Colab or elsewhere; seed, device and precision; showing source, checking exercises."""
+"""Where files go, on Colab or elsewhere; seed, device and precision; checking exercises."""
 
 import ctypes
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from IPython.display import Markdown
 
 from helpers.config import Config
 
@@ -153,12 +151,6 @@ def describe(accelerator: Accelerator, cfg: Config) -> None:
     if cfg.profile in ("paper", "vivid") and device.type == "cpu":
         print("note       no GPU: this profile would take days. On Colab: Runtime > Change runtime type; elsewhere set")
         print("           COLORIZE_PROFILE=laptop before the notebook starts")
-
-
-def source(*things: Any) -> Markdown:
-    """Show the source of functions or classes, as Markdown so that the web renders it too."""
-    code = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
-    return Markdown(f"```python\n{code}\n```")
 
 
 def check(answer: Any, reference: Any, tolerance: float = 1e-4) -> str:

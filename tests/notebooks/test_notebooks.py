@@ -1,4 +1,4 @@
-"""What holds for every notebook: tidy cells, no name with two meanings, exercises, sources as they are, few words."""
+"""What holds for every notebook: tidy cells, no name with two meanings, exercises, few words."""
 
 import ast
 import re
@@ -9,12 +9,10 @@ import nbformat
 import pytest
 from notebook_tools import PROJECT, code_of, read
 
-from helpers import workspace
-
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
 LESSONS = [name for name in SERIES if not name.startswith("00")]
-WORDS, SOURCES = 10_000, 6  # in all of the series
+WORDS = 9_500  # in all of the series
 
 
 def text_of(notebook):
@@ -52,25 +50,3 @@ def test_a_lesson_has_exercises_one_that_checks_itself_a_solution_a_summary_and_
 def test_the_series_is_short():
     words = {name: len(text_of(read(name)).split()) for name in SERIES}
     assert sum(words.values()) <= WORDS, words
-
-
-def shown_sources(notebook):
-    """Yield the cells that display source of the helpers, each with what it should display now."""
-    names = {}
-    for cell in code_of(notebook)[1:]:
-        tree = ast.parse(cell.source)
-        for node in tree.body:
-            if isinstance(node, (ast.Import, ast.ImportFrom)) and "google" not in ast.unparse(node):
-                exec(ast.unparse(node), names)
-        for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
-            if ast.unparse(call.func).removeprefix("workspace.") == "source":
-                things = [eval(ast.unparse(argument), names) for argument in call.args]
-                yield cell, workspace.source(*things)
-
-
-def test_displayed_sources_are_few_and_what_the_helpers_hold_now():
-    shown = [pair for name in SERIES for pair in shown_sources(read(name))]
-    assert len(shown) <= SOURCES
-    for cell, source in shown:
-        kept = [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
-        assert not kept or kept == [source.data], cell.source
