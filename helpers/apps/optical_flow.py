@@ -1,6 +1,6 @@
 """What moves in a film: optical flow, colors that follow it without flicker, hints that travel along it."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -113,22 +113,19 @@ def propagate_hints(
 
     frames: gray (h, w) uint8; starts: the hints by the number of their frame, in the pixels of these frames.
     """
-    traveling: dict[int, list[Hint]] = {}
-    seen: deque[np.ndarray] = deque(maxlen=BACK)  # the shot so far
-    alive: list[Hint] = []
+    traveling, seen, alive = defaultdict(list), deque(maxlen=BACK), []  # seen: the shot so far
     for number, gray in enumerate(frames):
         if number in cuts:
             seen.clear()
-            alive = []
-        alive = track(alive, seen[-1], gray) if alive else []
+        alive = track(alive, seen[-1], gray) if alive and seen else []
         seen.append(gray)
         back = starts.get(number, [])
         alive += back
         for i in range(len(seen) - 1, 0, -1) if back else ():
             if not (back := track(back, seen[i], seen[i - 1])):
                 break
-            traveling.setdefault(number - len(seen) + i, []).extend(back)
-        traveling.setdefault(number, []).extend(alive)
+            traveling[number - len(seen) + i] += back
+        traveling[number] += alive
     return traveling
 
 
