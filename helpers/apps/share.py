@@ -22,8 +22,8 @@ from helpers.runs import BOX
 from helpers.workspace import PROJECT
 
 PAGE = PROJECT / "helpers" / "page"
-THEIRS = Path(onnxruntime.__file__).parent  # the library has the terms of its Python package, and no file of them
-TERMS = PROJECT / "LICENSE", THEIRS / "LICENSE", THEIRS / "ThirdPartyNotices.txt"
+# the library has the terms of its Python package, and no file of them
+TERMS = PROJECT / "LICENSE", *map(Path(onnxruntime.__file__).with_name, ("LICENSE", "ThirdPartyNotices.txt"))
 LIBRARY = "onnxruntime-web@1.30.0"  # runs the network in the browser
 CODE, WASM = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"), "ort-wasm-simd-threaded.wasm"
 
