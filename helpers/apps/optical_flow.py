@@ -86,17 +86,14 @@ def steady(
     flows: of `find_flows`.
     """
     flows, made = find_flows(grays, cuts, before) if flows is None else flows, []
-    for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
-        if i in flows:
-            ab = blend(ab, before["ab"], *flows[i], weight)
-        before = {"gray": gray, "ab": ab}
-        made.append(ab)
+    for i, ab in enumerate(colors):
+        previous = made[-1] if made else before and before["ab"]
+        made.append(blend(ab, previous, *flows[i], weight) if i in flows else ab)
     count = len(made) - ahead
     last = {"gray": grays[count - 1], "ab": made[count - 1]}
-    if backward:
-        for i in reversed(range(len(made) - 1)):
-            if i + 1 in flows:
-                made[i] = blend(made[i], made[i + 1], *flows[i + 1][::-1], weight)
+    for i in reversed(range(1, len(made))) if backward else ():
+        if i in flows:
+            made[i - 1] = blend(made[i - 1], made[i], *flows[i][::-1], weight)
     return made[:count], last
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing leaves the machine
 
-import cv2
 import gradio as gr
 import numpy as np
-from PIL import ImageColor
+from PIL import Image
 
 from helpers.apps.film_job import colorize_film
 from helpers.apps.folder import FILMS, target_of
@@ -168,7 +167,7 @@ def load(file: str | None) -> tuple:
     if file:
         with reported(file):
             photo = reduced(read_rgb(file), SHOWN)
-            gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            gray = Image.fromarray(photo).convert("L").convert("RGB")
     return photo, gray, [], ASKED, []
 
 
@@ -178,7 +177,7 @@ def show_questions(photo: np.ndarray | None, asked: list[Question], choosing: bo
     The last color of each question is "", for none of these.
     """
     likely = [(number, one, color) for number, one in enumerate(asked, 1) for color in (*one.colors[:LIKELY], "")]
-    square = lambda color: np.full((40, 40, 3), ImageColor.getrgb(color or "white"), np.uint8)  # noqa: E731
+    square = lambda color: Image.new("RGB", (40, 40), color or "white")  # noqa: E731
     swatches = [(square(color), str(number) if color else f"{number}: none of these") for number, _, color in likely]
     rings = None if photo is None else ringed(photo, asked)
     return likely, rings, gr.Gallery(swatches, selected_index=None), gr.Column(visible=choosing)
