@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from itertools import chain, count, islice, pairwise, takewhile
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from threading import Event
 from typing import Any
 from zlib import crc32
 
@@ -204,20 +203,16 @@ def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, know
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
     done, kept = len(list(work.glob("*.nut"))), {i for stretch in stretches for i in range(*stretch)}
-    stop = Event()  # a stage ends when it gets no more frames
-    read = takewhile(lambda _: not stop.is_set(), islice(enumerate(film.frames()), done * length, None))
-    frames = ahead(predicted(ahead(read), colorizer, options, traveling, kept))
+    read = ahead(islice(enumerate(film.frames()), done * length, None))
+    frames = ahead(predicted(read, colorizer, options, traveling, kept))
     if options.steady:
         frames = ahead(steadied(frames, work, done, length, cuts, options.steady))
     finished = ahead(workspace.in_parallel(partial(finish, kept), frames, ahead=2 * BATCH))
     finished = iter(tqdm(finished, "color", film.count or None, unit="frame", initial=done * length))
     how = {"time_base": film.time_base, "rate": film.rate, "kind": "nut", "aspect": film.shape_of_pixels}
-    try:
-        for number, first in zip(count(done), finished):
-            some = chain([first], islice(finished, length - 1))
-            write_atomically(work / f"{number:06}.nut", partial(write_film, frames=some, **how))
-    finally:
-        stop.set()
+    for number, first in enumerate(finished, done):
+        some = chain([first], islice(finished, length - 1))
+        write_atomically(work / f"{number:06}.nut", partial(write_film, frames=some, **how))
     return sorted(work.glob("*.nut"))
 
 
