@@ -86,22 +86,21 @@ def colorize(source: str, target: str, weights: str | None, enlarger: str | None
     if source.is_dir() and (hints or count):
         raise ValueError("hints and questions are for one photo or film: name that, not a folder")
     colorizer = Colorizer(weights, enlarger=Enlarger(enlarger) if enlarger else None)
+    film = source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4")
     if source.is_dir():
         colorize_folder(source, target, colorizer, quality, file_format, **given)
-        return
-    film = source.suffix.lower() in FILMS or (source.suffix.lower(), target.suffix.lower()) == (".gif", ".mp4")
-    if count:
+    elif count:
         ask(source, target, colorizer, hints, film, count)
-        return
-    print(f"weights: {colorizer}")
-    if film:
-        from helpers.apps.film_job import colorize_film
-
-        notes = colorize_film(source, target, colorizer, hints, **given)
     else:
-        notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
-    for note in notes:
-        print(f"note: {note}")
+        print(f"weights: {colorizer}")
+        if film:
+            from helpers.apps.film_job import colorize_film
+
+            notes = colorize_film(source, target, colorizer, hints, **given)
+        else:
+            notes = colorize_file(source, target, colorizer, colorizer.options(**given), quality, hints)
+        for note in notes:
+            print(f"note: {note}")
 
 
 def main(arguments: list[str] | None = None) -> None:

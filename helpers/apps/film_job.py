@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from itertools import chain, count, islice, pairwise, takewhile
+from itertools import chain, islice, pairwise
 from pathlib import Path
-from threading import Event
 from typing import Any
 from zlib import crc32
 
@@ -58,8 +57,7 @@ def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
     keep_color: see `Options`. What is kept are stretches in color: the first frame, and the one after the last. Raises
     ValueError for a hint given after the film's end.
     """
-    times: list[float] = []
-    colors: list[bool] = []
+    times, colors = [], []  # of each frame: seconds, and whether it is in color
 
     def _looked_at(title: str) -> Iterator[np.ndarray]:
         for time, rgb in tqdm(ahead(film.frames(LOOK)), title, film.count or None, unit="frame"):
@@ -69,15 +67,13 @@ def plan(film: Film, hints: Sequence[Hint], keep_color: str = "never") -> Plan:
 
     cuts, starts = find_cuts(_looked_at("cuts"), film.rate), {}
     kept, notes = shots_to_keep(cuts, colors, times, keep_color)
-    if not hints:
-        return cuts, {}, kept, notes
     share, seconds = max(1.0, min(film.height, film.width) / LOOK), np.array(times)
     for hint in hints:
         if hint.at > seconds[-1] + 1:
             raise ValueError(f"a hint is given at {hint.at:g} s, but the film ends at {seconds[-1]:.2f} s")
         nearest = int(np.abs(seconds - hint.at).argmin())
         starts.setdefault(nearest, []).append(Hint(hint.x / share, hint.y / share, hint.color))
-    traveling = propagate_hints(_looked_at("hints"), starts, cuts)
+    traveling = propagate_hints(_looked_at("hints"), starts, cuts) if hints else {}
     larger = {n: [Hint(share * each.x, share * each.y, each.color) for each in some] for n, some in traveling.items()}
     return cuts, larger, kept, notes
 
@@ -162,7 +158,7 @@ def make_film(
         whole = work / f"whole{target.suffix}"
         try:
             known = saved_plan(work / "plan.json", film, hints, options.keep_color)
-            notes = known[-1] + mux(list(chunked(film, work, colorizer, options, known)), film, whole)
+            notes = known[-1] + mux(chunked(film, work, colorizer, options, known), film, whole)
         except KeyboardInterrupt:
             print(f"stopped: {len(list(work.glob('*.nut')))} parts of {target} are saved; run this again to continue")
             raise
@@ -183,14 +179,11 @@ def predicted(
 
 
 def steadied(
-    frames: Iterator[Frame], work: Path, first: int, length: int, cuts: list[int], weight: float
+    frames: Iterator[Frame], work: Path, number: int, length: int, cuts: list[int], weight: float
 ) -> Iterator[Frame]:
-    """Yield frames with steadied colors, from a chunk on; saves what the next chunk needs, for a run that goes on."""
+    """Yield frames with steadied colors from chunk `number` on; saves what the next one needs, if the run is killed."""
     waiting, flows = [], {}
-    for number in count(first):
-        waiting += islice(frames, length + AHEAD - len(waiting))
-        if not waiting:
-            return
+    while waiting := [*waiting, *islice(frames, length + AHEAD - len(waiting))]:
         *others, grays, colors = zip(*waiting, strict=True)
         here, later = [cut - number * length for cut in cuts], len(waiting[length:])
         before = load_file(work / f"{number - 1:06}.state") if number else None
@@ -198,11 +191,11 @@ def steadied(
         colors, last = steady(grays, colors, here, before, weight, ahead=later, flows=flows)
         write_atomically(work / f"{number:06}.state", partial(save_file, last))
         yield from zip(*others, grays, colors, strict=False)
-        waiting = waiting[length:]
+        waiting, number = waiting[length:], number + 1
 
 
-def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> Iterator[Path]:
-    """Yield the chunks of a film in color, files in a folder; existing ones are not made again.
+def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, known: Plan) -> list[Path]:
+    """Return the chunks of a film in color, files in a folder; existing ones are not made again.
 
     Frames flow through stages that work side by side: read, predict, steady, render; and here, encode.
     """
@@ -210,22 +203,17 @@ def chunked(film: Film, work: Path, colorizer: Colorizer, options: Options, know
     fitting = MEMORY // (3 * film.height * film.width * options.enlarge**2)
     length = max(1, min(LONGEST, fitting) // BATCH) * BATCH
     done, kept = len(list(work.glob("*.nut"))), {i for stretch in stretches for i in range(*stretch)}
-    yield from (work / f"{number:06}.nut" for number in range(done))
-    stop = Event()  # a stage ends when it gets no more frames
-    read = takewhile(lambda _: not stop.is_set(), islice(enumerate(film.frames()), done * length, None))
-    frames = ahead(predicted(ahead(read), colorizer, options, traveling, kept))
+    read = ahead(islice(enumerate(film.frames()), done * length, None))
+    frames = ahead(predicted(read, colorizer, options, traveling, kept))
     if options.steady:
         frames = ahead(steadied(frames, work, done, length, cuts, options.steady))
     finished = ahead(workspace.in_parallel(partial(finish, kept), frames, ahead=2 * BATCH))
     finished = iter(tqdm(finished, "color", film.count or None, unit="frame", initial=done * length))
     how = {"time_base": film.time_base, "rate": film.rate, "kind": "nut", "aspect": film.shape_of_pixels}
-    try:
-        for number, first in zip(count(done), finished):
-            chunk, some = work / f"{number:06}.nut", chain([first], islice(finished, length - 1))
-            write_atomically(chunk, partial(write_film, frames=some, **how))
-            yield chunk
-    finally:
-        stop.set()
+    for number, first in enumerate(finished, done):
+        some = chain([first], islice(finished, length - 1))
+        write_atomically(work / f"{number:06}.nut", partial(write_film, frames=some, **how))
+    return sorted(work.glob("*.nut"))
 
 
 def finish(kept: set[int], frame: Frame) -> tuple[int, np.ndarray]:

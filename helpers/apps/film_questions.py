@@ -22,7 +22,7 @@ class Place:
 
     def __init__(self, question: Question, frame: np.ndarray, at: float):
         self.question, self.frame, self.at = question, frame, at
-        self.x, self.y, self.worth = question.x, question.y, 0.0
+        self.now, self.worth = (question.x, question.y), 0.0
 
     def asked(self, film: Film, frames: int) -> Question:
         """Return the question in the film's own pixels and seconds; gain: share of all its frames."""
@@ -36,12 +36,9 @@ def follow(places: list[Place], here: np.ndarray, there: np.ndarray) -> list[Pla
     flow, back = both_ways(here, there)
     if np.abs(warp(there.astype(np.float32), flow) - here).mean() > CUT * here.std():
         return []
-    found = []
     for place in places:
-        if moved := follow_point(place.x, place.y, flow, back):
-            place.x, place.y = moved
-            found.append(place)
-    return found
+        place.now = follow_point(*place.now, flow, back)
+    return [place for place in places if place.now]
 
 
 def film_questions(film: Film, colorizer: Colorizer, count: int = 5) -> tuple[list[Question], list[np.ndarray]]:
@@ -59,7 +56,7 @@ def film_questions(film: Film, colorizer: Colorizer, count: int = 5) -> tuple[li
         lost = [place for place in lost if place not in alive]
         best = sorted(best + lost, key=lambda place: -place.worth)[:count]
         if seen >= asked_at + REST and sum(place.question.gain for place in alive) <= wanted / 2:
-            given = [Hint(place.x, place.y, place.question.colors[0]) for place in alive]
+            given = [Hint(*place.now, place.question.colors[0]) for place in alive]
             alive += [Place(one, rgb, float(time * film.time_base)) for one in questions(colorizer, rgb, count, given)]
             wanted, asked_at = sum(place.question.gain for place in alive), seen
         for place in alive:

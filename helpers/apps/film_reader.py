@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 HDR = {16: "PQ", 18: "HLG"}  # transfer functions, by their numbers in a file's header
 JUMP = 1.0  # seconds; larger jumps back in time begin a new part
@@ -58,16 +57,15 @@ class Film:
         shorter: pixels to reduce the shorter side to; None for their own size. A film that breaks off ends there.
         """
         share = min(1, (shorter or min(self.stored)) / min(self.stored))  # a film may change its size on the way
-        size, convert = [max(1, round(side * share)) for side in self.stored], VideoReformatter().reformat
+        size = [max(1, round(side * share)) for side in self.stored]
         step = max(1, round(1 / self.rate / self.time_base))
         time = -step
         with opened(self.path) as container:
             for frame in self._decoded(container):
-                if frame.pts is None:
-                    time += step
-                else:  # a filter has its own time base
-                    time = max(time + 1, round(frame.pts * (frame.time_base or self.time_base) / self.time_base))
-                yield time, turned(convert(frame, *size, "rgb24", threads=1).to_ndarray(), self.matrix)
+                unit = frame.time_base or self.time_base  # a filter has its own
+                due = time + step if frame.pts is None else round(frame.pts * unit / self.time_base)
+                time = max(time + 1, due)
+                yield time, turned(frame.reformat(*size, "rgb24", threads=1).to_ndarray(), self.matrix)
 
     def _decoded(self, container: Any) -> Iterator[Any]:
         """Yield decoded frames, deinterlaced if necessary; damaged ones are left out."""
@@ -166,10 +164,8 @@ def find_cuts(frames: Iterable[np.ndarray], rate: float, content: float = 40.0, 
 
 def orientation(frame: Any) -> np.ndarray:
     """Return the signs (2, 2) of a frame's display matrix: which way its rows and columns are to be shown."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return np.sign(np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2])
-    return np.eye(2, dtype=int)
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return np.sign(np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2]) if data else np.eye(2, dtype=int)
 
 
 def turned(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

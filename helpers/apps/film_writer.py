@@ -11,14 +11,13 @@ from typing import Any
 import av
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
 from helpers.apps.film_reader import Film, opened, packets
 
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}  # that can be written
 # without frames out of order, chunks can be joined; with the same threads on any machine, the bytes are the same
 QUALITY = {"crf": "16", "preset": "faster", "bf": "0", "threads": "8"}
-BT709 = 1  # its number in a file's header
+BT709 = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}  # in the header, else players guess
 OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # what describes the old file itself
 
 
@@ -30,20 +29,16 @@ def write_film(
     rate: frames per second, nominally; kind: FFmpeg's name of the format; aspect: of a pixel.
     """
     with opened(path, "w", format=kind) as result:
-        stream, convert = None, VideoReformatter().reformat
+        stream = None
         for time, rgb in frames:
-            if stream is None:
-                height, width = rgb.shape[:2]
-                stream = result.add_stream("libx264", Fraction(rate).limit_denominator(1001), options=QUALITY)
-                stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-                context = stream.codec_context
-                context.time_base, context.color_range = time_base, 1
-                context.colorspace = context.color_primaries = context.color_trc = BT709  # else players guess
-                if aspect:
-                    context.sample_aspect_ratio = aspect
+            height, width = rgb.shape[:2]
             even = np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if stream is None:
+                stream = result.add_stream("libx264", Fraction(rate).limit_denominator(1001), options=QUALITY, **BT709)
+                stream.height, stream.width = even.shape[:2]
+                stream.codec_context.time_base, stream.sample_aspect_ratio = time_base, aspect or 0
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
-            frame = convert(frame, format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", threads=1)
             frame.pts, frame.time_base = time, time_base
             result.mux(stream.encode(frame))
         result.mux(stream.encode())
@@ -76,17 +71,14 @@ def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
 
     Returns a sentence for each stream that the format cannot hold, or that is faulty.
     """
-    suffix, notes, targets, lost = path.suffix.lower(), [], {}, []
+    suffix, lost = path.suffix.lower(), []
     clock = {"movie_timescale": str(film.time_base.denominator)} if suffix == ".mp4" else {}
     how = {"format": FORMATS[suffix], "options": clock}
     with opened(film.path) as source, opened(chunks[0]) as first, opened(path, "w", **how) as result:
         picture = result.add_stream_from_template(first.streams.video[0])
         result.metadata.update({name: text for name, text in source.metadata.items() if name.lower() not in OWN})
-        for stream in source.streams:
-            if stream.index != film.index:
-                target, note = target_stream(result, stream, suffix, film)
-                targets[stream.index] = target, bool(note)
-                notes += [note] if note else []
+        others = [stream for stream in source.streams if stream.index != film.index]
+        targets = {stream.index: target_stream(result, stream, suffix, film) for stream in others}
         result.set_chapters(source.chapters())
         rows = pictures(chunks, picture), sound_and_subtitles(source, targets, lost)
         for packet in heapq.merge(*rows, key=lambda packet: packet.dts * packet.time_base):
@@ -96,6 +88,7 @@ def mux(chunks: list[Path], film: Film, path: Path) -> list[str]:
                 if packet.stream is picture:
                     raise
                 lost.append(packet)
+    notes = [note for _, note in targets.values() if note]
     return notes + [f"{len(lost)} faulty packets of its sound or subtitles are left out"] * bool(lost)
 
 
@@ -143,14 +136,14 @@ def pictures(chunks: list[Path], target: Any) -> Iterator[Any]:
                     yield packet
 
 
-def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, bool]], lost: list) -> Iterator[Any]:
-    """Yield a film's packets for other streams, which `targets` holds by the film's index, and whether to encode.
+def sound_and_subtitles(source: Any, targets: dict[int, tuple[Any, str]], lost: list) -> Iterator[Any]:
+    """Yield a film's packets for other streams; sound that cannot be decoded is left out, and added to `lost`.
 
-    Sound that cannot be decoded is left out, and added to `lost`.
+    targets: by the film's index, as `target_stream` returns them; those with a note are encoded anew.
     """
     following = {}  # by stream: the time of the next frame to encode, where the file has none
     for packet in packets(source):
-        target, encode = targets.get(packet.stream.index, (None, False))
+        target, encode = targets.get(packet.stream.index, (None, ""))
         try:
             frames = packet.decode() if target and packet.stream.type == "audio" else []
         except (av.FFmpegError, ValueError):

@@ -34,8 +34,7 @@ def target_of(path: Path, file_format: str = "", page: str = "") -> str:
 
         ending = target_suffix(path)
     else:
-        own = suffix if suffix in (*JPEG, ".png") else ".png"
-        ending = {"": own, "jpeg": ".jpg", "png": ".png"}[file_format]
+        ending = {"": suffix if suffix in (*JPEG, ".png") else ".png", "jpeg": ".jpg", "png": ".png"}[file_format]
     return f"{path.stem}{page}{path.suffix}" + ("" if suffix == ending else ending)
 
 
@@ -144,8 +143,7 @@ class Target:
         outcomes, count, pool = [], sum(not job.is_film for job in jobs), ThreadPoolExecutor(workspace.cores())
         everything = chain(pool.map(self.attempt, named[:count]), map(self.attempt, named[count:]))
         try:
-            for outcome in tqdm(everything, total=len(jobs), unit="file"):
-                outcomes.append(outcome)
+            outcomes.extend(tqdm(everything, total=len(jobs), unit="file"))
         except KeyboardInterrupt:
             print(f"\nstopped: {len(outcomes)} of {len(jobs)} files are finished; the same command does the others")
             raise
@@ -193,9 +191,8 @@ def _report(target: Path, jobs: list[Job], outcomes: list, others: list, coloriz
     print(f"{counts['colorized']} colorized, {done} done before, {skipped} skipped; weights: {colorizer}")
     if count := sum(COLORED in note for outcome, note in outcomes if outcome == "colorized"):
         print(f"{count} were in color already: only their lightness was used")
-    notes = [
-        (job.source, ": ".join(each)) for job, each in zip(jobs, outcomes, strict=True) if each[1] not in ("", COLORED)
-    ]
+    each = zip(jobs, outcomes, strict=True)
+    notes = [(job.source, f"{outcome}: {note}") for job, (outcome, note) in each if note not in ("", COLORED)]
     table = pd.DataFrame(others + notes, columns=["photo", "reason"])
     if len(table):
         print(f"{file} lists what was skipped or lost")

@@ -1,6 +1,6 @@
 """What moves in a film: optical flow, colors that follow it without flicker, hints that travel along it."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -86,17 +86,14 @@ def steady(
     flows: of `find_flows`.
     """
     flows, made = find_flows(grays, cuts, before) if flows is None else flows, []
-    for i, (gray, ab) in enumerate(zip(grays, colors, strict=True)):
-        if i in flows:
-            ab = blend(ab, before["ab"], *flows[i], weight)
-        before = {"gray": gray, "ab": ab}
-        made.append(ab)
+    for i, ab in enumerate(colors):
+        previous = made[-1] if made else before and before["ab"]
+        made.append(blend(ab, previous, *flows[i], weight) if i in flows else ab)
     count = len(made) - ahead
     last = {"gray": grays[count - 1], "ab": made[count - 1]}
-    if backward:
-        for i in reversed(range(len(made) - 1)):
-            if i + 1 in flows:
-                made[i] = blend(made[i], made[i + 1], *flows[i + 1][::-1], weight)
+    for i in reversed(range(1, len(made))) if backward else ():
+        if i in flows:
+            made[i - 1] = blend(made[i - 1], made[i], *flows[i][::-1], weight)
     return made[:count], last
 
 
@@ -113,22 +110,19 @@ def propagate_hints(
 
     frames: gray (h, w) uint8; starts: the hints by the number of their frame, in the pixels of these frames.
     """
-    traveling: dict[int, list[Hint]] = {}
-    seen: deque[np.ndarray] = deque(maxlen=BACK)  # the shot so far
-    alive: list[Hint] = []
+    traveling, seen, alive = defaultdict(list), deque(maxlen=BACK), []  # seen: the shot so far
     for number, gray in enumerate(frames):
         if number in cuts:
             seen.clear()
-            alive = []
-        alive = track(alive, seen[-1], gray) if alive else []
+        alive = track(alive, seen[-1], gray) if alive and seen else []
         seen.append(gray)
         back = starts.get(number, [])
         alive += back
         for i in range(len(seen) - 1, 0, -1) if back else ():
             if not (back := track(back, seen[i], seen[i - 1])):
                 break
-            traveling.setdefault(number - len(seen) + i, []).extend(back)
-        traveling.setdefault(number, []).extend(alive)
+            traveling[number - len(seen) + i] += back
+        traveling[number] += alive
     return traveling
 
 

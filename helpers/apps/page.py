@@ -12,10 +12,9 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing leaves the machine
 
-import cv2
 import gradio as gr
 import numpy as np
-from PIL import ImageColor
+from PIL import Image
 
 from helpers.apps.film_job import colorize_film
 from helpers.apps.folder import FILMS, target_of
@@ -39,8 +38,8 @@ LIKELY = 5  # colors for each question
 COLORS = ["#c03020", "#d08040", "#e0c060", "#609040", "#205030", "#4080c0", "#8050a0", "#907060", "#808080"]
 EDITOR = {"label": "Paint here", "layers": False, "transforms": (), "sources": (), "height": 320, "format": "png"}
 EDITOR["brush"] = gr.Brush(default_size=12, colors=COLORS, default_color=COLORS[0])
-MORE = {"keep_color": "Keep what is in color", "deinterlace": "Deinterlace"}
 SATURATION = {"minimum": 0, "maximum": 3, "step": 0.05, "label": "Saturation", "info": "0 is gray, 1 as predicted"}
+STEADINESS = {"maximum": 0.95, "step": 0.05, "label": "Steadiness", "info": "0 colors each frame by itself"}
 
 
 def place_for(folder: str, file: str | None) -> Path:
@@ -92,7 +91,7 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
         with gr.Column(scale=1):
             files = gr.File(label="Photos", file_count="multiple", height=180)
             sizes = min(64, size), max(768, size), size
-            fields = {
+            parts = {
                 "saturation": gr.Slider(value=1, **SATURATION),
                 "input_size": gr.Slider(*sizes, step=1, label="Input size", info="pixels that the network sees"),
                 "flip": gr.Checkbox(label="Average with the mirrored photo"),
@@ -105,14 +104,14 @@ def photos_tab(colorizer: Colorizer, folder: str) -> None:
 
     def _colorize(files, *values, progress=gr.Progress()):  # noqa: B008
         yield []  # a result belongs to its inputs
-        options, done = dict(zip(fields, values, strict=True)), []
+        options, done = dict(zip(parts, values, strict=True)), []
         options["enlarge"] = 4 if options["enlarge"] else 1
         for file in progress.tqdm(files or [], unit="photos"):
             with reported(file):
                 done.append(colorize_upload(file, folder, colorizer, options))
         yield done
 
-    inputs = [files, *fields.values()]
+    inputs = [files, *parts.values()]
     # a slider that is dragged changes often
     gr.on([part.change for part in inputs], _colorize, inputs, results, trigger_mode="always_last")
 
@@ -140,11 +139,10 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             file = gr.File(label="Film", file_types=sorted(FILMS), height=180, elem_id="film")
-            saturation = gr.Slider(value=1, **SATURATION)
-            steady = gr.Slider(0, 0.95, 0.9, step=0.05, label="Steadiness", info="0 colors each frame by itself")
+            parts = {"saturation": gr.Slider(value=1, **SATURATION), "steady": gr.Slider(value=0.9, **STEADINESS)}
             with gr.Accordion("More", open=False):
-                fields = {name: gr.Radio(CHOICES, label=label, value="auto") for name, label in MORE.items()}
-            fields |= {"saturation": saturation, "steady": steady}
+                parts["keep_color"] = gr.Radio(CHOICES, label="Keep what is in color", value="auto")
+                parts["deinterlace"] = gr.Radio(CHOICES, label="Deinterlace", value="auto")
             start, download = gr.Button("Colorize the film"), gr.DownloadButton(visible=False)
         player = gr.Video(label="In color", interactive=False, scale=3)
 
@@ -154,11 +152,11 @@ def films_tab(colorizer: Colorizer, folder: str) -> None:
     def _colorize(file, *values, progress=gr.Progress(track_tqdm=True)):  # noqa: B008
         with reported(file):
             target = place_for(folder, file)
-            notes = colorize_film(file, target, colorizer, **dict(zip(fields, values, strict=True)))
+            notes = colorize_film(file, target, colorizer, **dict(zip(parts, values, strict=True)))
             return str(target), download_of(target, notes)
         return _withdraw()
 
-    inputs = [file, *fields.values()]
+    inputs = [file, *parts.values()]
     coloring = start.click(_colorize, inputs, [player, download])
     gr.on([part.change for part in inputs], _withdraw, None, [player, download], cancels=coloring)
 
@@ -169,7 +167,7 @@ def load(file: str | None) -> tuple:
     if file:
         with reported(file):
             photo = reduced(read_rgb(file), SHOWN)
-            gray = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            gray = Image.fromarray(photo).convert("L").convert("RGB")
     return photo, gray, [], ASKED, []
 
 
@@ -179,7 +177,7 @@ def show_questions(photo: np.ndarray | None, asked: list[Question], choosing: bo
     The last color of each question is "", for none of these.
     """
     likely = [(number, one, color) for number, one in enumerate(asked, 1) for color in (*one.colors[:LIKELY], "")]
-    square = lambda color: np.full((40, 40, 3), ImageColor.getrgb(color or "white"), np.uint8)  # noqa: E731
+    square = lambda color: Image.new("RGB", (40, 40), color or "white")  # noqa: E731
     swatches = [(square(color), str(number) if color else f"{number}: none of these") for number, _, color in likely]
     rings = None if photo is None else ringed(photo, asked)
     return likely, rings, gr.Gallery(swatches, selected_index=None), gr.Column(visible=choosing)
@@ -210,10 +208,8 @@ class HintsTab:
                 bare = {"allow_preview": False, "show_label": False, "elem_id": "hints-likely"}
                 self.swatches = gr.Gallery(columns=LIKELY + 1, **bare)
                 with gr.Column(visible=False) as self.other:
-                    self.picker, self.use = (
-                        gr.ColorPicker(COLORS[0], label="Another color"),
-                        gr.Button("Use this color"),
-                    )
+                    self.picker = gr.ColorPicker(COLORS[0], label="Another color")
+                    self.use = gr.Button("Use this color")
                 self.more = gr.Button("Ask me more")
         with gr.Accordion("Color it like another photo, or see several answers", open=False), gr.Row():
             self.like = gr.Image(label="Like this photo", height=200)
@@ -231,16 +227,11 @@ class HintsTab:
         full = self.whole.click(self.full_size, [self.file, *given], self.download)
         fresh = [self.photo, self.editor, points, self.count, self.several]
         self.file.change(load, self.file, fresh, cancels=full).then(self.colorize, given, shown)
-        quiet = {"show_progress": "hidden"}  # and editor.input, because editor.change misses strokes
-        changes = [
-            self.editor.input,
-            points.change,
-            self.like.change,
-            self.follow.change,
-        ]
-        gr.on(changes, self.colorize, given, shown, trigger_mode="always_last", cancels=full, **quiet)
-        asked = [self.result.change, self.count.change]
-        gr.on(asked, self.ask, [self.count, *given], question, trigger_mode="always_last", **quiet)
+        quiet = {"trigger_mode": "always_last", "show_progress": "hidden"}
+        # of the editor, input: change misses strokes
+        changes = [self.editor.input, points.change, self.like.change, self.follow.change]
+        gr.on(changes, self.colorize, given, shown, cancels=full, **quiet)
+        gr.on([self.result.change, self.count.change], self.ask, [self.count, *given], question, **quiet)
         self.more.click(lambda count: count + ASKED, self.count, self.count)
         self.result.select(self.propose, [self.photo, self.result], question)
         self.swatches.select(_choose, [self.photo, self.likely, points], [points, *question])

@@ -88,11 +88,9 @@ def encode(
     if jpeg and max(rgb.shape) > JPEG_SIDE:
         raise ValueError(f"{target}: a JPEG file holds at most {JPEG_SIDE:,} pixels on a side: choose PNG")
     how = {"format": "JPEG", "quality": quality, "subsampling": 0} if jpeg else {"format": "PNG", "compress_level": 3}
-    photo, buffer = Image.fromarray(rgb), io.BytesIO()
-    if opacity is not None and not jpeg:
-        photo = behind_white(rgb, opacity)
+    photo = Image.fromarray(rgb) if jpeg or opacity is None else behind_white(rgb, opacity)
     try:
-        photo.save(buffer, **how, **details)
+        photo.save(buffer := io.BytesIO(), **how, **details)
     except Exception:  # damaged EXIF data fail in many ways
         photo.save(buffer := io.BytesIO(), **how)
     return buffer.getvalue()

@@ -19,11 +19,10 @@ from torch import nn
 from helpers import workspace
 from helpers.color import HUES, LIGHTS, gamut_boundary
 from helpers.runs import BOX
-from helpers.workspace import PROJECT
 
-PAGE = PROJECT / "helpers" / "page"
-THEIRS = Path(onnxruntime.__file__).parent  # the library has the terms of its Python package, and no file of them
-TERMS = PROJECT / "LICENSE", THEIRS / "LICENSE", THEIRS / "ThirdPartyNotices.txt"
+PAGE = workspace.PROJECT / "helpers" / "page"
+# the library has the terms of its Python package, and no file of them
+TERMS = workspace.PROJECT / "LICENSE", *map(Path(onnxruntime.__file__).with_name, ("LICENSE", "ThirdPartyNotices.txt"))
 LIBRARY = "onnxruntime-web@1.30.0"  # runs the network in the browser
 CODE, WASM = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs"), "ort-wasm-simd-threaded.wasm"
 
