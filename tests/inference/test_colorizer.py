@@ -13,7 +13,6 @@ from skimage.color import lab2rgb, rgb2lab
 from helpers.color import rgb_to_L_ab, to_photo
 from helpers.data.photos import to_tensor
 from helpers.inference.colorizer import Colorizer, Options, render, restore
-from helpers.runs import Run
 
 
 @pytest.fixture
@@ -129,13 +128,9 @@ def test_without_a_trained_run_the_box_paints_and_says_so(capsys):
     assert "no run of your own yet" in capsys.readouterr().out and colorizer.takes_hints
 
 
-def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_last(loud_generator, cfg):
-    for name, phases in (("first", ("warmup", "adversarial")), ("second", ("warmup",))):
-        run = Run(name)
-        run.path.mkdir(parents=True)
-        for phase in phases:
-            run.save(phase, loud_generator, cfg)
-        assert Colorizer().weights == run.file(phases[-1])
+def test_the_weights_are_those_of_the_last_phase_of_the_run_that_was_trained_last(kept, loud_generator, cfg):
+    for name, phase in (("first", "warmup"), ("first", "adversarial"), ("second", "warmup")):
+        assert kept(name, phase, loud_generator) == Colorizer().weights
     colorizer = Colorizer()
     assert str(colorizer) == f"second/warmup.safetensors, trained at {cfg.size} px"
     assert colorizer.options().input_size == cfg.size
