@@ -1,8 +1,10 @@
 """From a folder to a prepared set: rules, split, what is repeated, what is refused; Kaggle's photos if there."""
 
 import hashlib
+import io
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,6 +239,24 @@ def test_kaggle_is_asked_for_one_version_and_only_color_is_read(cfg, monkeypatch
     folder, paths = dataset.find_photos(cfg.replace(data_source="kaggle"))
     assert asked == ["aayush9753/image-colorization-dataset/versions/1"]
     assert len(paths) == 20 and all("train_color" in path.parts for path in paths)
+
+
+def test_a_downloaded_archive_cannot_write_outside_its_folder(tmp_path, monkeypatch):
+    """The archive is unpacked by kagglehub, with Python's tarfile."""
+    with tarfile.open(tmp_path / "archive", "w") as archive:
+        archive.addfile(tarfile.TarInfo("../escaped.txt"), io.BytesIO())
+
+    def download(handle):
+        with tarfile.open(tmp_path / "archive") as archive:
+            archive.extractall(tmp_path / "out")
+
+    monkeypatch.setattr("kagglehub.dataset_download", download)
+    monkeypatch.setattr("tarfile.TarFile.extraction_filter", None, raising=False)
+    with pytest.raises(RuntimeError, match="outside"):
+        dataset.download_kaggle()
+    monkeypatch.setattr("kagglehub.dataset_download", lambda handle: str(tmp_path))  # half a download
+    with pytest.raises(RuntimeError, match=f"{tmp_path} holds no data/train_color"):
+        dataset.download_kaggle()
 
 
 KAGGLE = Path(os.environ.get("KAGGLEHUB_CACHE", "/nowhere"))

@@ -1,8 +1,9 @@
-"""What holds for every notebook: tidy cells, no name with two meanings, exercises, sources as they are, few words."""
+"""What holds for every notebook: tidy cells, no name with two meanings, exercises, sources, few words; the READMEs."""
 
 import ast
 import re
 from collections import Counter
+from importlib.util import find_spec
 from symtable import symtable
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 from notebook_tools import PROJECT, code_of, read
 
 from helpers import workspace
+from helpers.config import PROFILES
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
@@ -74,3 +76,13 @@ def test_displayed_sources_are_few_and_what_the_helpers_hold_now():
     for cell, source in shown:
         kept = [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
         assert not kept or kept == [source.data], cell.source
+
+
+def test_the_readmes_are_short_and_their_links_and_windows_lines_lead_somewhere():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"Windows \(PowerShell\):\n\n((?: {4}.+\n)+)", readme)[1]
+    assert find_spec(re.search(r"-m (helpers\S+)", lines)[1]) and len(readme.splitlines()) <= 90
+    assert re.search(r'\$env:COLORIZE_PROFILE = "(\w+)"', lines)[1] in PROFILES
+    for page in (PROJECT / "README.md", PROJECT / "helpers/README.md", PROJECT / "helpers/models/box/README.md"):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert not [link for link in links if not (page.parent / link).exists()]
