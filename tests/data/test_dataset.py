@@ -222,8 +222,10 @@ def test_of_a_folder_what_can_be_read_is_shown_and_the_rest_named(tmp_path, caps
     assert [path.name for path in dataset.show_photos(str(tmp_path))] == [f"photo{i}.png" for i in range(3)]
     printed = capsys.readouterr().out
     assert all(name in printed for name in bad) and "skipped" in printed
-    (square,) = dataset.load_squares(str(tmp_path), 60, 1)
-    assert np.array_equal(square.permute(1, 2, 0), np.asarray(odd_photos.color((120, 60)))[:, 30:90])
+    odd_photos.color((60, 121)).save(tmp_path / "upright.png")
+    square, *_, upright = dataset.load_squares(str(tmp_path), 60).permute(0, 2, 3, 1)
+    assert np.array_equal(square, np.asarray(odd_photos.color((120, 60)))[:, 30:90])
+    assert np.array_equal(upright, np.asarray(odd_photos.color((60, 121)))[30:90])
     shown = dataset.load_squares("", 48)  # without a folder the watch photos are shown
     assert shown.shape == (8, 3, 48, 48) and (shown.amax(1) - shown.amin(1)).float().mean((1, 2)).min() > 5
 

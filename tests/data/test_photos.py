@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers.apps.photo_files import JPEG_SIDE, encode
 from helpers.data import dataset
-from helpers.data.photos import center_square, list_photos, read_photo, read_rgb
+from helpers.data.photos import list_photos, read_photo, read_rgb
 from helpers.runs import load_network
 
 
@@ -60,14 +60,6 @@ def test_a_file_is_what_its_bytes_say(content, says, folder):
         with pytest.raises(error, match=rf"a\.jpg .*{says}") as raised:
             read(folder / "a.jpg")
         assert "again." not in str(raised.value)
-
-
-@pytest.mark.parametrize(("height", "width"), [(100, 301), (300, 100), (99, 99)])
-def test_photos_are_cropped_at_the_center_not_stretched(height, width):
-    photo, side = np.random.randint(0, 256, (height, width, 3), np.uint8), min(height, width)
-    middle = photo[(height - side) // 2 :, (width - side) // 2 :][:side, :side]
-    assert np.array_equal(center_square(photo, side), middle)
-    assert np.array_equal(center_square(photo, 64), cv2.resize(middle, (64, 64)))
 
 
 def test_a_folder_of_all_kinds_is_prepared_and_every_file_accounted_for(cfg, folder):

@@ -155,9 +155,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("source", "option", "value"), WRONG)
-def test_the_command_refuses_what_is_no_hint_and_hints_for_a_folder(
-    trained, tmp_path, photo, source, option, value, capsys
-):
+def test_what_is_no_hint_and_hints_for_a_folder_are_refused(trained, tmp_path, photo, source, option, value, capsys):
     cv2.imwrite(str(tmp_path / "in.png"), photo[..., ::-1])
     with pytest.raises(SystemExit):
         main([str(tmp_path / source), str(tmp_path / "out.png"), option, value])

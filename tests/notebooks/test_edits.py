@@ -6,26 +6,18 @@ from nbformat.v4 import new_code_cell
 from notebook_tools import after_imports, class_of, edited, only, printed, read, run, up_to
 
 OWN = """
-import torch
+from torch import nn
 
 
-class Own(torch.nn.Module):
+class Own(nn.Sequential):
     def __init__(self, width=8):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, 2, 3, padding=1)
-        )
-
-    def forward(self, L):
-        return torch.tanh(self.layers(L))
+        super().__init__(nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 2, 3, padding=1), nn.Tanh())
 """
+ADAM = "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)"
 HINGE = [
     ("bce(real, 1.0), bce(fake, 0.0)", "F.relu(1 - real).mean(), F.relu(1 + fake).mean()"),
     ("bce(judge(batch.L, ab), 1.0)", "-judge(batch.L, ab).mean()"),
-    (
-        "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)",
-        "torch.optim.RMSprop(discriminator.parameters(), d_lr)",
-    ),
+    (ADAM, "torch.optim.RMSprop(discriminator.parameters(), d_lr)"),
     ("# n_critic=2,", "n_critic=2, lambda_perc=0.0,"),
 ]
 WARMUP_PICTURES = ["wu-toy", "wu-toy-photos", "wu-toy-curve"]
