@@ -12,14 +12,9 @@ PICTURES += ["ad-players", "ad-weights", "ad-weights-table", "ad-proof"]
 WARMUP, GAME = LAST
 
 GAN = "gan, error = bce(judge(batch.L, ab), 1.0)"
-D_NORM, D_LOG = "d_norm = descend((d_real + d_fake) / 2, discriminator", 'log = {"D real": d_real'
-OPPONENT, TRAINER, IMPORT = "opponent = Discriminator()\n", "trainer = Trainer(", "from helpers.data.batches import "
-PREDICT = "        ab = generator(batch.L)  # (N, 2, H, W)\n        real"
+D_LOG = 'log = {"D real": d_real'
+OPPONENT, TRAINER = "opponent = Discriminator()\n", "trainer = Trainer("
 NETWORKS = '{"generator": (generator, g_optimizer), '
-R1 = """truth = batch.ab.clone().requires_grad_()
-        (slope,) = torch.autograd.grad(discriminator(batch.L, truth).sum(), truth, create_graph=True)
-        r1 = slope.square().sum((1, 2, 3)).mean()
-        d_norm = descend((d_real + d_fake) / 2 + 5 * r1, discriminator"""
 SMALL = """small = Discriminator().to(device)
 small, s_optimizer = accelerator.prepare(small, torch.optim.Adam(small.parameters(), cfg.adversarial_lr))
 
@@ -36,24 +31,6 @@ SMALL_STEP = """s_real, s_fake = small(half(batch.L), half(batch.ab)), small(hal
 SMALL_GAN = """with frozen(small) as second:
             small_gan = bce(second(half(batch.L), half(ab)), 1.0)
         gan, error = bce(judge(batch.L, ab), 1.0) + small_gan"""
-MIXUP = """        shares = 0.5 * torch.rand(len(batch.L), 1, 1, 1, device=device)
-        batch = lab_batch(batch.rgb.lerp(batch.rgb.roll(1, 0), shares))
-        ab = generator(batch.L)
-        real"""
-NOISE = """class Noisy(torch.nn.Module):
-    strength = 0.5
-
-    def __init__(self):
-        super().__init__()
-        self.layers = torch.nn.Conv2d(2, 2, 3, padding=1)
-
-    def forward(self, L, noise=None):
-        noise = torch.zeros_like(L) if noise is None else noise
-        return torch.tanh(self.layers(torch.cat([L, self.strength * noise], 1)))
-
-
-network = Noisy()
-print("""
 ACCUMULATION = """def warmup_step(*several):
     optimizer.zero_grad()
     for batch in several:
@@ -67,7 +44,6 @@ ACCUMULATION = """def warmup_step(*several):
 def the_old_step(batch):"""
 SPECTRAL = "from torch.nn.utils.parametrizations import spectral_norm\n"
 MINE = next(cell.source for cell in code_of(read("02_model")) if cell.source.startswith("class MyDiscriminator"))
-NOISY = [("print(f", NOISE + "f"), ("ab = generator(batch.L)", "ab = generator(batch.L, torch.randn_like(batch.L))")]
 TWO = [
     (TRAINER, SMALL),
     ("d_norm = ", SMALL_STEP),
@@ -75,8 +51,6 @@ TWO = [
     (NETWORKS, NETWORKS + '"small": (small, s_optimizer), '),
     (D_LOG, 'log = {"D small": s_loss, "D real": d_real'),
 ]
-PENALTY = [(D_NORM, R1), (D_LOG, 'log = {"D R1": r1, "D real": d_real')]
-MIXED = [(PREDICT, MIXUP), (IMPORT, f"{IMPORT}lab_batch, ")]
 OWN = [(OPPONENT, f"{SPECTRAL}{MINE}\nopponent = MyDiscriminator()\n")]
 SEVERAL = [
     ("def warmup_step(batch):", ACCUMULATION),
@@ -85,10 +59,7 @@ SEVERAL = [
 
 # notebook, texts to replace, what to look at then, what came out
 EDITS = {
-    "R1": (GAME, PENALTY, "history['D R1'].gt(0).all()", "True"),
     "two discriminators, one at half size": (GAME, TWO, "'D small' in history, len(trainer.unwrapped)", "(True, 3)"),
-    "mixup": (GAME, MIXED, "len(history)", "2"),
-    "noise as a second input": (WARMUP, NOISY, "trainer.run.load('warmup').layers.weight.shape[1]", "2"),
     "the discriminator of 02": (GAME, OWN, "type(discriminator).__name__", "MyDiscriminator"),
     "accumulation over two batches": (WARMUP, SEVERAL, "len(train_batches) // 2 * 2 == len(trainer.steps)", "True"),
 }

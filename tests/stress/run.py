@@ -14,7 +14,6 @@ import datetime
 import multiprocessing
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -119,28 +118,6 @@ def kills(reference: Path, folder: Path, wanted: int, life: float) -> dict[str, 
     return {"how often": f"{count} kills in {trainings} trainings", "lost": lost, "different": different}
 
 
-def full_disk(reference: Path, folder: Path) -> dict[str, Any]:
-    """Let the disk run full at many points of a training, then give it room."""
-    (workspace := folder / "full").mkdir()
-    sizes, stopped = [*range(150, 1800, 150)], 0
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={sizes[0]}m", "tmpfs", str(workspace)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        return {"how often": "not done: a file system of its own needs root", "lost": 0, "different": 0}
-    try:
-        shutil.copytree(folder / "prepared", workspace, dirs_exist_ok=True)
-        for size in [*sizes, 4096]:
-            subprocess.run(["mount", "-o", f"remount,size={size}m", str(workspace)], check=True)
-            try:
-                killed_after(600, workspace)
-            except RuntimeError as error:
-                assert size < 4096 and ("disk" in str(error) or "No space left" in str(error)), error
-                stopped += 1
-        different = int(not same(reference, workspace))
-    finally:
-        subprocess.run(["umount", str(workspace)], check=True)
-    return {"how often": f"{len(sizes)} sizes, full {stopped} times", "lost": 0, "different": different}
-
-
 def damaged_photos(folder: Path) -> dict[str, Any]:
     """Read photos damaged at random."""
     counts = fuzz(folder / "photo.jpg", PHOTOS, seed=random.randrange(2**32))
@@ -162,7 +139,6 @@ def main() -> None:
         life = max(4.0, (time.monotonic() - begun) / 2)  # long enough for a step after the start, on a busy machine too
         rows = {
             "killed at random moments (SIGKILL), started again": kills(reference, folder, wanted, life),
-            "the disk full, then room again": full_disk(reference, folder),
             "photos damaged at random": damaged_photos(folder),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("a smoke training of both phases,")
