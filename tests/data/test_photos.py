@@ -4,10 +4,10 @@ import os
 import pickle
 import re
 
-import cv2
 import numpy as np
 import odd_photos
 import pytest
+from bench.common import write_photos
 from PIL import Image
 
 from helpers.apps.photo_files import JPEG_SIDE, encode
@@ -63,9 +63,7 @@ def test_a_file_is_what_its_bytes_say(content, says, folder):
 
 
 def test_a_folder_of_all_kinds_is_prepared_and_every_file_accounted_for(cfg, folder):
-    for i in range(12):  # so that the preparation has what it needs
-        patches = np.random.randint(0, 256, (5, 5, 3), np.uint8)
-        cv2.imwrite(str(folder / f"enough{i}.png"), cv2.resize(patches, (80, 80), interpolation=cv2.INTER_CUBIC))
+    write_photos(folder, 12, 80)  # so that the preparation has what it needs
     good, small = odd_photos.write_good(folder), odd_photos.write_small(folder)
     bad = odd_photos.write_bad(folder)
     odd_photos.color().save(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"), format="png")  # no Unicode
