@@ -22,9 +22,8 @@ from helpers.config import Config  # noqa: E402
 from helpers.data import dataset  # noqa: E402
 from helpers.models.generator import Generator  # noqa: E402
 from helpers.models.likely_colors import count_colors  # noqa: E402
+from helpers.runs import Run  # noqa: E402
 from helpers.training.losses import Perceptual  # noqa: E402
-
-KAGGLE_FOLDER = "datasets/aayush9753/image-colorization-dataset"
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +46,19 @@ def cfg():
 @pytest.fixture
 def accelerator():
     return workspace.make_accelerator("fp32")
+
+
+@pytest.fixture
+def kept(cfg):
+    """Return a function that keeps a network as the phase of a run does; it returns the network's file."""
+
+    def _kept(name, phase, network):
+        run = Run(name)
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.save(phase, network, cfg)
+        return run.file(phase)
+
+    return _kept
 
 
 @pytest.fixture(scope="session")
@@ -87,15 +99,6 @@ def hinted_generator():
         generator.palette.copy_(count_colors(generator, torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
     generator.trained_size = 64
     return generator.eval()
-
-
-@pytest.fixture(scope="session")
-def kaggle_cache():
-    """The folder KAGGLEHUB_CACHE, where it holds the photos of Kaggle's set."""
-    cache = os.environ.get("KAGGLEHUB_CACHE", "")
-    if not cache or not (Path(cache) / KAGGLE_FOLDER).is_dir():
-        pytest.skip(f"the folder KAGGLEHUB_CACHE={cache!r} does not hold {KAGGLE_FOLDER}")
-    return Path(cache)
 
 
 @pytest.fixture

@@ -52,9 +52,8 @@ def write(path, frames, times=None, rate=25, sound=(), codec="libx264", options=
 
 def interlaced(count=16, size=(96, 120)):
     """Frames whose lines come from two moments, as of a camcorder, and what the first moments looked like."""
-    moments = [
-        cv2.resize(data.coffee(), (400, 200))[20 : 20 + size[0], 3 * i : 3 * i + size[1]] for i in range(2 * count)
-    ]
+    photo = cv2.resize(data.coffee(), (400, 200))[20 : 20 + size[0]]
+    moments = [photo[:, 3 * i : 3 * i + size[1]] for i in range(2 * count)]
     lines = np.arange(size[0])[:, None, None] % 2 == 0
     return [np.where(lines, *pair) for pair in zip(moments[::2], moments[1::2], strict=True)], moments[::2]
 

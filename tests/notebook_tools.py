@@ -57,10 +57,8 @@ def after_imports(notebook, source):
 def run(notebook, workspace, folder=PROJECT / "notebooks", **variables):
     """Run a notebook in the smoke profile with its own workspace; returns it with its outputs."""
     env = os.environ | {"COLORIZE_PROFILE": "smoke", "COLORIZE_WORKSPACE": str(workspace)} | variables
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}}
-    )
-    client.execute(env=env)
+    where = {"metadata": {"path": folder}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute(env=env)
     return notebook
 
 

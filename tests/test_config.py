@@ -1,5 +1,6 @@
 """The profiles, what is refused and with which words, and what the environment may name."""
 
+import os
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -25,10 +26,13 @@ def test_paper_is_the_reports_recipe():
     assert vars(Config()) | wanted == vars(Config())
 
 
-def test_without_a_named_profile_the_machine_decides(monkeypatch):
+def test_without_a_named_profile_the_machine_decides_without_starting_cuda(monkeypatch):
+    """Processes that are forked later could not use CUDA; NVML only asks the driver."""
     monkeypatch.delenv("COLORIZE_PROFILE")
     for gpu, profile in ((True, "paper"), (False, "laptop")):
-        monkeypatch.setattr("helpers.config.is_cuda_available", lambda gpu=gpu: gpu)
+        by_nvml = {"1": gpu}
+        ask = lambda by_nvml=by_nvml: by_nvml[os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]]  # noqa: E731
+        monkeypatch.setattr("torch.cuda.is_available", ask)
         assert Config.from_profile().profile == profile
 
 

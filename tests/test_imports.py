@@ -1,9 +1,13 @@
-"""The helpers' layers: imports point downward only, never in a circle; nothing needs the page; every name is unique."""
+"""The helpers' layers: imports point downward only, never in a circle, none to the page; what is missing is named."""
 
 import ast
+import importlib.util
+import runpy
 from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import helpers
 
@@ -35,3 +39,10 @@ def test_imports_point_downward_never_in_a_circle_and_never_to_the_page():
     assert "helpers.apps.page" not in set().union(*graph.values())
     names = Counter(name.rsplit(".", 1)[1] for name in graph if not name.endswith("__main__"))
     assert max(names.values()) == 1  # no two files have one name
+
+
+def test_a_missing_package_is_named_with_what_to_do(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "safetensors" else find_spec(name))
+    with pytest.raises(ImportError, match="safetensors is not installed.*pip install"):
+        runpy.run_path(helpers.__file__)

@@ -5,12 +5,14 @@ import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from helpers import workspace
+from helpers.runs import warmup_of
 
 
 @pytest.fixture
@@ -46,6 +48,26 @@ def test_results_go_to_the_named_workspace_a_mounted_drive_or_the_project(colab,
         return
     assert workspace.root() == (colab / wanted).resolve() == workspace.folder("runs").parent
     assert workspace.folder("runs").is_dir() and (not named or workspace.local("set").is_relative_to(workspace.root()))
+
+
+def test_what_a_machine_lacks_is_said_with_what_to_do(colab, cfg, accelerator, capsys):
+    workspace.describe(accelerator, cfg.replace(profile="paper"))
+    printed = capsys.readouterr().out
+    words = ("mount Drive", "no GPU", "COLORIZE_PROFILE=laptop", "fp32", f"seed {cfg.seed}", str(workspace.root()))
+    assert all(word in printed for word in words)
+    with pytest.raises(FileNotFoundError, match="03_warmup_training.*mount Drive"):
+        warmup_of(cfg)
+
+
+def test_on_colab_photos_are_asked_for_and_elsewhere_nothing(monkeypatch, colab):
+    answers = [{}, {"grandma.jpg": b"photo", "a/b.png": b"other"}]
+    stand_in = types.SimpleNamespace(upload=lambda: answers.pop(0))
+    monkeypatch.setattr(sys.modules["google.colab"], "files", stand_in, raising=False)
+    assert workspace.ask_for_photos() == ""
+    folder = Path(workspace.ask_for_photos())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"grandma.jpg": b"photo", "b.png": b"other"}
+    monkeypatch.delitem(sys.modules, "google.colab")
+    assert workspace.ask_for_photos() == ""
 
 
 HARDWARE = {(True, True, False): "bf16", (True, False, True): "fp16", (False, False, True): "bf16"}

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from bench.measures import taught
-from browsing import CHROMIUM, LONG, QUIET, UPLOAD, needs_browser
+from browsing import LONG, UPLOAD, needs_browser
 from PIL import Image
 from skimage.data import astronaut, coffee
 from torch import nn
@@ -83,20 +83,10 @@ def address(tmp_path_factory, model):
     server.shutdown()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(chromium, address):
+def page(browser, address):
     """The page with its network loaded; nothing is asked of another host."""
-    context, asked = chromium.new_context(viewport={"width": 1280, "height": 900}), []
+    context, asked = browser.new_context(viewport={"width": 1280, "height": 900}), []
     context.on("request", lambda request: asked.append(request.url))
     page = context.new_page()
     page.goto(address)

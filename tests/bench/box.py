@@ -1,8 +1,9 @@
-"""`make box-bench`: how good the model in the box is, as Markdown tables, and a sheet of all of Kodak24.
+"""`make box-bench`: how good the model in the box is, as Markdown tables, and the README's pictures.
 
 On the test photos of the profile (`laptop`), beside all trained runs; on Kodak24 where KODAK24 names its folder;
 by source where PHOTOS names the folder that the box was trained on (its validation photos).
-HISTORIC names a folder of old photographs for the sheet; ELSEWHERE one of color photos from elsewhere, at 256 px.
+HISTORIC names a folder of old photographs, of which the README shows the first; ELSEWHERE one of color photos from
+elsewhere, at 256 px.
 """
 
 import os
@@ -12,7 +13,6 @@ from pathlib import Path
 
 os.environ.setdefault("COLORIZE_PROFILE", "laptop")
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from helpers import workspace
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.photos import center_square, read_rgb, reduced, to_tensor
+from helpers.data.photos import read_rgb, reduced, to_tensor
 from helpers.evaluation import metrics
 from helpers.evaluation.frontier import frontier, gain
 from helpers.inference.colorizer import Colorizer, render
@@ -59,27 +59,14 @@ def by_source(generator: nn.Module, folder: str) -> dict[str, dict]:
     return {name: on_squares(generator, squares[sources == name]) for name in np.unique(sources)}
 
 
-def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
-    """Draw photos in lines of gray, colorized, truth, twelve in a line; below them old photographs without truth."""
-    lines, columns = [], 12
-    for start in [*range(0, len(photos), columns), *range(len(photos), len(photos) + len(old), columns)]:
-        shown = [reduced(rgb, 256) for rgb in [*photos, *old][start : start + columns]]
-        ways = [partial(colorizer, saturation=0), colorizer, *[np.asarray] * (start < len(photos))]
-        blank = [np.full((100, 100, 3), 255, np.uint8)] * (columns - len(shown))
-        lines += [[center_square(way(rgb), 100, cv2.INTER_AREA) for rgb in shown] + blank for way in ways]
-    Image.fromarray(np.vstack([np.hstack(line) for line in lines])).save(target, quality=90)
-
-
 def collage(lines: Sequence[Sequence[np.ndarray]], target: Path, width: int = 1660, gap: int = 20) -> None:
     """Draw lines of photos, each cropped to 3:2 and each line `width` pixels wide."""
     sizes = [((width - gap * (len(line) - 1)) // len(line)) for line in lines]
     sheet, top = Image.new("RGB", (width, sum(2 * size // 3 + gap for size in sizes) - gap), "white"), 0
     for line, size in zip(lines, sizes, strict=True):
         for i, photo in enumerate(line):
-            sheet.paste(
-                ImageOps.fit(Image.fromarray(photo), (size, 2 * size // 3), centering=(0.5, 0.25)),
-                (i * (size + gap), top),
-            )
+            tile = ImageOps.fit(Image.fromarray(photo), (size, 2 * size // 3), centering=(0.5, 0.25))
+            sheet.paste(tile, (i * (size + gap), top))
         top += 2 * size // 3 + gap
     sheet.save(target, quality=88)
 
@@ -110,10 +97,8 @@ def main() -> None:
         ways = {"gray": gray, "mean color": lambda rgb: render(rgb, mean)}
         ways |= {"the box": colorizer} | {name: Colorizer(path) for name, path in trained.items()}
         print(f"\nKodak24 at full size\n\n{as_markdown(at_full_size(truths, ways))}")
-        pictures = workspace.PROJECT / "notebooks" / "images"
-        old = [read_rgb(path) for path in paths_in("HISTORIC")]
-        sheet(truths, old, colorizer, pictures / "box.jpg")
-        first_pictures(truths, old[0], colorizer, pictures)
+        if old := paths_in("HISTORIC"):
+            first_pictures(truths, read_rgb(old[0]), colorizer, workspace.PROJECT / "notebooks" / "images")
     if elsewhere := [reduced(read_rgb(path), 256) for path in paths_in("ELSEWHERE")]:
         rows = at_full_size(elsewhere, {"gray": gray, "the box": colorizer})
         print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(rows)}")

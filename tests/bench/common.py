@@ -1,23 +1,18 @@
-"""What the benches share: photos, tables as Markdown, the name of the machine, measurements in their own process."""
+"""What the benches share: photos, tables as Markdown, the name of the machine, and peak memory."""
 
 import datetime
-import json
 import os
 import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import skimage.data
 import torch
-from torch import Tensor
 
-from helpers.data.photos import center_square, read_rgb
+from helpers.data.photos import read_rgb
 
 
 def photos_of_skimage() -> list[np.ndarray]:
@@ -34,12 +29,6 @@ def paths_in(variable: str) -> list[Path]:
 def kodak() -> list[np.ndarray]:
     """Return the photos in the folder KODAK24, uint8 (H, W, 3); none without it."""
     return [read_rgb(path) for path in paths_in("KODAK24")]
-
-
-def kodak_squares(size: int) -> Tensor | None:
-    """Return the centers of Kodak24 as uint8 (24, 3, size, size), or None without the folder KODAK24."""
-    squares = [torch.from_numpy(center_square(rgb, size)).permute(2, 0, 1) for rgb in kodak()]
-    return torch.stack(squares) if squares else None
 
 
 def write_photos(folder: Path | str, count: int, size: int, ending: str = "png") -> list[Path]:
@@ -65,12 +54,6 @@ def machine() -> str:
         return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, {versions}"
     names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text()) or [platform.machine()]
     return f"{torch.get_num_threads()} threads of {names[0]}, {versions}"
-
-
-def in_process(file: Path | str, *arguments: str) -> Any:
-    """Run a Python file in a process of its own, which has its own peak memory; return the JSON that it prints last."""
-    done = subprocess.run([sys.executable, file, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory() -> float:

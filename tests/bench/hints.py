@@ -10,15 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import as_markdown, kodak_squares, machine, paths_in
-from measures import hint_curve
+from common import as_markdown, machine, paths_in
+from measures import hint_curve, psnr_with
 from tools import train_box
 from torch import Tensor, nn
 
-from helpers.color import ab_of
 from helpers.config import Config
 from helpers.data import dataset
-from helpers.data.hint_squares import Squares, fixed_squares, hints_of
+from helpers.data.hint_squares import Squares, fixed_squares, squares_of
 from helpers.data.photos import center_square, read_rgb
 from helpers.evaluation import metrics
 from helpers.inference.colorizer import Colorizer
@@ -32,27 +31,23 @@ SIDE = 6  # pixels of a hint
 
 def places(colorizer: Colorizer, photos: Tensor, count: int = 10) -> dict[str, list[Squares]]:
     """Return squares on photos, always the same: anywhere, and where the colorizer asks."""
-    table = fixed_squares(len(photos), photos.shape[-2:], count, SIDE)[["top", "left", "side"]].to_numpy()
+    table = fixed_squares(len(photos), photos.shape[-2:], count, SIDE)
     found = [questions(colorizer, photo, count) for photo in photos.permute(0, 2, 3, 1).numpy()]
 
     def _corner(center):
         return min(max(0, round(center - SIDE / 2)), photos.shape[-1] - SIDE)
 
     return {
-        "random": [[tuple(row) for row in rows.tolist()] for rows in np.split(table, len(photos))],
+        "random": squares_of(table),
         "asked": [[(_corner(one.y), _corner(one.x), SIDE) for one in each] for each in found],
     }
 
 
 def gains(generator: nn.Module, photos: Tensor, squares: list[Squares]) -> Tensor:
     """Return the dB that true colors of each photo's first squares add, for the counts ASKED: (4, photos)."""
-    ab, truth = ab_of(photos) / 128, photos.float() / 255
-
-    def _psnr(count):
-        hints = hints_of(ab, [each[:count] for each in squares])
-        return metrics.psnr(metrics.colorize_all(generator, photos, hints=hints).float() / 255, truth)
-
-    return torch.stack([_psnr(count) for count in ASKED]) - _psnr(0)
+    network = lambda hints: metrics.colorize_all(generator, photos, hints=hints)  # noqa: E731
+    before, *with_hints = psnr_with(network, photos, squares, (0, *ASKED))
+    return torch.stack(with_hints) - before
 
 
 def with_error(values: Tensor) -> str:
@@ -69,16 +64,17 @@ def asking(generator: nn.Module, photos: Tensor) -> None:
     print(f"\ngain in dB by number of hints\n\n{as_markdown(rows)}")
 
 
-def varied(size: int) -> dict[str, Tensor | None]:
+def varied(size: int) -> dict[str, Tensor]:
     """Return photos to ask about that a network of the box's recipe has not seen, where their folders are named."""
-    found = {"Kodak24": kodak_squares(size)}
-    if paths := paths_in("LANDSCAPES")[::3][:60]:
-        squares = [center_square(read_rgb(path), train_box.SIZE) for path in paths]
-        found["landscapes"] = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
+    found = {}
+    sets = {"Kodak24": (size, paths_in("KODAK24")), "landscapes": (train_box.SIZE, paths_in("LANDSCAPES")[::3][:60])}
+    for name, (side, paths) in sets.items():
+        squares = [torch.from_numpy(center_square(read_rgb(path), side)).permute(2, 0, 1) for path in paths]
+        found |= {name: torch.stack(squares)} if paths else {}
     if folder := os.environ.get("PHOTOS"):
         squares, sources = train_box.held_out(Path(folder))
         found["photos of all kinds"] = torch.cat([squares[sources == name][:2] for name in np.unique(sources)])
-    return {name: photos for name, photos in found.items() if photos is not None}
+    return found
 
 
 def main() -> None:

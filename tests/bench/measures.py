@@ -14,7 +14,8 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor, nn
 
-from helpers.data.hint_squares import fixed_hints, fixed_squares
+from helpers.color import ab_of
+from helpers.data.hint_squares import Squares, fixed_squares, hints_of, squares_of
 from helpers.evaluation import metrics
 
 SHOWN = 80 / 128  # ab beyond which a histogram has one bin for all
@@ -36,26 +37,28 @@ spectrum, detail, compress, smaller = taught("09_super_resolution", "spectrum", 
 pan, warping_error = taught("10_video", "pan", "warping_error")
 
 
-def hint_curve(
-    generator: nn.Module, photos: Tensor, counts: Sequence[int], device: torch.device | str = "cpu"
-) -> pd.DataFrame:
+def psnr_with(colorize: Callable[[Tensor], Tensor], photos: Tensor, squares: list[Squares], counts: Sequence[int]):
+    """Return the PSNR in dB of uint8 photos (N, 3, H, W) with true colors at the first of their squares: (counts, N).
+
+    colorize: returns the photos in color for hints (N, 3, H, W).
+    """
+    ab, truth = ab_of(photos) / 128, photos.float() / 255
+    drawn = (hints_of(ab, [each[:count] for each in squares]) for count in counts)
+    return torch.stack([metrics.psnr(colorize(hints).float() / 255, truth) for hints in drawn])
+
+
+def hint_curve(generator: nn.Module, photos: Tensor, counts: Sequence[int]) -> pd.DataFrame:
     """Return the mean PSNR in dB on uint8 photos (N, 3, H, W) with each number of hints, true colors at fixed places.
 
     Columns: "network", its "gain" over no hint, and "no network", see `spread_colors`.
     """
-    table, truth = fixed_squares(len(photos), photos.shape[-2:], max(counts)), photos.float() / 255
-
-    def _psnr(colored):
-        return metrics.psnr(colored.float() / 255, truth).mean().item()
-
-    rows = {}
-    for count in counts:
-        hints = fixed_hints(photos, table, count)
-        rows[count] = {"network": _psnr(metrics.colorize_all(generator, photos, device, hints=hints))}
-        rows[count]["no network"] = _psnr(spread_colors(photos, hints))
-    curve = pd.DataFrame(rows).T.rename_axis("hints")
-    curve.insert(1, "gain", curve["network"] - curve["network"].iloc[0])
-    return curve
+    squares = squares_of(fixed_squares(len(photos), photos.shape[-2:], max(counts)))
+    network = lambda hints: metrics.colorize_all(generator, photos, hints=hints)  # noqa: E731
+    ours, spread = (
+        psnr_with(way, photos, squares, counts).mean(1) for way in (network, lambda hints: spread_colors(photos, hints))
+    )
+    columns = {"network": ours, "gain": ours - ours[0], "no network": spread}
+    return pd.DataFrame(columns, index=counts).rename_axis("hints")
 
 
 def color_change(colors: Sequence[np.ndarray], gaps: Sequence[int] = (1, 2, 4), bins: int = 64) -> float:

@@ -22,13 +22,11 @@ from helpers.runs import BOX, Run, load_network, runs
 BLUR, NOISE = K.RandomGaussianBlur((9, 9), (0.3, 2.0), p=0.7), K.RandomGaussianNoise(std=0.03, p=1.0)
 
 
-def small_of(gray: Tensor) -> Tensor:
-    """Return gray photos (N, 3, H, W) in [0, 1] reduced to a quarter, in 8 bits."""
-    return to_8bit(smaller(gray))
-
-
 def damaged(gray: Tensor) -> Tensor:
-    """Return them blurred, saved as JPEG, reduced, noisy and saved once more, as in notebook 09; always the same."""
+    """Return gray photos (N, 3, H, W) in [0, 1] blurred, saved as JPEG, reduced, noisy and saved once more.
+
+    As in notebook 09; always the same.
+    """
     torch.manual_seed(0)
     for spoil in (BLUR, compress, smaller, NOISE, compress):
         gray = spoil(gray[:, :1])
@@ -55,7 +53,7 @@ def main() -> None:
         files |= {"trained on damaged ones": Run(f"{run.name} damaged").file("superres")}
     networks = {"bicubic": SRResNet(1)} | {name: load_network(path) for name, path in files.items() if path.exists()}
     print(f"{machine()}\n\n{len(photos)} photos, x4, luma Y; detail: a share of the truth's")
-    for title, reduce in (("clean", small_of), ("damaged", damaged)):
+    for title, reduce in (("clean", lambda gray: to_8bit(smaller(gray))), ("damaged", damaged)):
         rows = {name: score(network, photos, reduce) for name, network in networks.items()}
         print(f"\n{title}\n\n{as_markdown(rows)}")
 

@@ -1,26 +1,21 @@
-"""`make video-bench`: how steady films come out, speed and memory.
+"""`make video-bench`: how steady films come out.
 
 On made films over scikit-image's photos (and Kodak24, where KODAK24 names its folder), with the most recent colorizer;
 on real films too, with estimated flow, where FILMS names a folder of some.
 """
 
-import json
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import films
 import numpy as np
 import pandas as pd
 import torch
-from common import as_markdown, in_process, kodak, machine, paths_in, peak_memory, photos_of_skimage
+from common import as_markdown, kodak, machine, paths_in, photos_of_skimage
 from measures import color_change, pan, warping_error
 
-from helpers.apps.film_job import colorize_film, predict_frames
+from helpers.apps.film_job import predict_frames
 from helpers.apps.film_reader import Film
 from helpers.apps.optical_flow import flow_consistency, optical_flow, steady
 from helpers.data.photos import to_tensor
@@ -56,13 +51,6 @@ def score(colorizer: Colorizer, frames: list[np.ndarray], flows: list[np.ndarray
     return pd.DataFrame({name: row(pictures, frames, some, flows, masks) for name, some in whole.items()}).T
 
 
-def cost(path: str) -> dict[str, float]:
-    """Colorize a film; return the seconds and this process's peak memory."""
-    began = time.perf_counter()
-    colorize_film(path, Path(path).with_stem("out"))
-    return {"seconds": time.perf_counter() - began, "GB": peak_memory()}
-
-
 def main() -> None:
     """Measure, and print tables as Markdown."""
     colorizer, photos = Colorizer(), photos_of_skimage() + kodak()
@@ -72,16 +60,7 @@ def main() -> None:
     for path in paths_in("FILMS"):
         shot = [rgb for _, rgb in Film(path).frames()][:30]
         print(f"\n{path.name}, its first 30 frames, estimated motion\n\n{as_markdown(score(colorizer, shot))}")
-    with tempfile.TemporaryDirectory() as folder:
-        frames, rows = films.shots(100, size=(360, 640)), {}
-        for count in (10, 100, 1000):
-            film = films.write(Path(folder) / f"{count}.mp4", (frames * 10)[:count])
-            rows[f"{count} frames"] = in_process(__file__, str(film))
-    print(f"\n640x360, weights and all\n\n{as_markdown(rows)}")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(json.dumps(cost(sys.argv[1])))
-    else:
-        main()
+    main()

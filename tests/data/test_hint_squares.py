@@ -19,14 +19,12 @@ def one_by_one(ab, squares):
     return hints
 
 
-@pytest.mark.parametrize(
-    "squares",
-    [
-        [[(0, 0, 1)], [], [(19, 29, 1)]],  # in the corners, and a photo without any
-        [[(0, 0, 20), (5, 5, 3)], [(5, 5, 3), (0, 10, 20)], [(2, 3, 4), (4, 5, 4), (3, 4, 1)] * 2],  # overlaps
-        [draw_squares(20, 30, stop=1 / 50) for _ in range(6)],
-    ],
-)
+SQUARES = [[[(0, 0, 1)], [], [(19, 29, 1)]]]  # in the corners, and a photo without any
+SQUARES += [[[(0, 0, 20), (5, 5, 3)], [(5, 5, 3), (0, 10, 20)], [(2, 3, 4), (4, 5, 4), (3, 4, 1)] * 2]]  # overlaps
+SQUARES += [[draw_squares(20, 30, stop=1 / 50) for _ in range(6)]]
+
+
+@pytest.mark.parametrize("squares", SQUARES)
 def test_all_squares_at_once_are_those_drawn_one_by_one(squares):
     ab = torch.rand(len(squares), 2, 20, 30) * 2 - 1
     hints, wanted = hints_of(ab, squares), one_by_one(ab, squares)

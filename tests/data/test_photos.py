@@ -4,15 +4,15 @@ import os
 import pickle
 import re
 
-import cv2
 import numpy as np
 import odd_photos
 import pytest
+from bench.common import write_photos
 from PIL import Image
 
 from helpers.apps.photo_files import JPEG_SIDE, encode
 from helpers.data import dataset
-from helpers.data.photos import center_square, list_photos, read_photo, read_rgb
+from helpers.data.photos import list_photos, read_photo, read_rgb
 from helpers.runs import load_network
 
 
@@ -62,18 +62,8 @@ def test_a_file_is_what_its_bytes_say(content, says, folder):
         assert "again." not in str(raised.value)
 
 
-@pytest.mark.parametrize(("height", "width"), [(100, 301), (300, 100), (99, 99)])
-def test_photos_are_cropped_at_the_center_not_stretched(height, width):
-    photo, side = np.random.randint(0, 256, (height, width, 3), np.uint8), min(height, width)
-    middle = photo[(height - side) // 2 :, (width - side) // 2 :][:side, :side]
-    assert np.array_equal(center_square(photo, side), middle)
-    assert np.array_equal(center_square(photo, 64), cv2.resize(middle, (64, 64)))
-
-
 def test_a_folder_of_all_kinds_is_prepared_and_every_file_accounted_for(cfg, folder):
-    for i in range(12):  # so that the preparation has what it needs
-        patches = np.random.randint(0, 256, (5, 5, 3), np.uint8)
-        cv2.imwrite(str(folder / f"enough{i}.png"), cv2.resize(patches, (80, 80), interpolation=cv2.INTER_CUBIC))
+    write_photos(folder, 12, 80)  # so that the preparation has what it needs
     good, small = odd_photos.write_good(folder), odd_photos.write_small(folder)
     bad = odd_photos.write_bad(folder)
     odd_photos.color().save(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"), format="png")  # no Unicode

@@ -12,10 +12,8 @@ from skimage.color import rgb2lab
 from skimage.data import astronaut
 
 from helpers.apps.__main__ import main
-from helpers.config import Config
 from helpers.inference.colorizer import Colorizer
 from helpers.inference.user_hints import Hint, hint_maps, read_hints, suggest_colors
-from helpers.runs import Run
 
 RED = "#c03020"
 
@@ -133,11 +131,9 @@ def test_suggested_colors_begin_with_the_predicted_one_and_differ(hinted_generat
 
 
 @pytest.fixture
-def trained(hinted_generator):
+def trained(kept, hinted_generator):
     """A run whose last phase left a generator with hints."""
-    run = Run("mine")
-    run.path.mkdir(parents=True)
-    run.save("hints", hinted_generator, Config.from_profile())
+    kept("mine", "hints", hinted_generator)
 
 
 def test_the_command_takes_points_and_a_file(trained, tmp_path, photo):
@@ -159,9 +155,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("source", "option", "value"), WRONG)
-def test_the_command_refuses_what_is_no_hint_and_hints_for_a_folder(
-    trained, tmp_path, photo, source, option, value, capsys
-):
+def test_what_is_no_hint_and_hints_for_a_folder_are_refused(trained, tmp_path, photo, source, option, value, capsys):
     cv2.imwrite(str(tmp_path / "in.png"), photo[..., ::-1])
     with pytest.raises(SystemExit):
         main([str(tmp_path / source), str(tmp_path / "out.png"), option, value])

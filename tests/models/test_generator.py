@@ -66,9 +66,7 @@ def test_the_report_has_nine_residual_blocks_that_add_to_their_input():
 # encoders by name
 
 
-@pytest.mark.parametrize(
-    ("name", "weights"), [("resnet18", None), ("tf_efficientnet_lite0", "imagenet"), (SMALL, None)]
-)
+@pytest.mark.parametrize("name, weights", [("resnet18", None), ("tf_efficientnet_lite0", "imagenet"), (SMALL, None)])
 @torch.no_grad()
 def test_an_encoder_sees_lightness_as_a_gray_photo_repeated_and_normalized(name, weights, offline):
     """Its features are those that the timm network itself finds in the RGB photo."""
@@ -108,9 +106,10 @@ def test_torchvisions_file_is_loaded_into_a_resnet(offline, tmp_path, weights):
     assert len(wanted) == 100 and all(torch.equal(loaded[name], state[name]) for name in wanted)
 
 
-@pytest.mark.parametrize(
-    ("name", "file"), [("resnet18", "torn"), ("resnet18", "malicious"), ("resnet18", "missing"), (SMALL, "missing")]
-)
+FILES = [("resnet18", "torn"), ("resnet18", "malicious"), ("resnet18", "missing"), (SMALL, "missing")]
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
 def test_without_weights_there_is_an_error_or_a_start_from_scratch(offline, tmp_path, name, file, capsys):
     (folder := tmp_path / "torch/hub/checkpoints").mkdir(parents=True)
     if file != "missing":

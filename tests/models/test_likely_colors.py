@@ -21,9 +21,8 @@ class Brown(nn.Module):
 
 def flat(L, a, b, count):
     """Photos of one color, in CIE units."""
-    return to_photo(
-        torch.full((count, 1, 8, 8), L / 50 - 1), torch.tensor([a, b]).view(1, 2, 1, 1).expand(count, -1, 8, 8) / 128
-    )
+    ab = torch.tensor([a, b]).view(1, 2, 1, 1) / 128
+    return to_photo(torch.full((count, 1, 8, 8), L / 50 - 1), ab.expand(count, -1, 8, 8))
 
 
 @pytest.fixture(scope="module")

@@ -6,26 +6,19 @@ from nbformat.v4 import new_code_cell
 from notebook_tools import after_imports, class_of, edited, only, printed, read, run, up_to
 
 OWN = """
-import torch
+from torch import nn
 
 
-class Own(torch.nn.Module):
+class Own(nn.Sequential):
     def __init__(self, width=8):
-        super().__init__()
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(width, 2, 3, padding=1)
-        )
-
-    def forward(self, L):
-        return torch.tanh(self.layers(L))
+        first, last = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 2, 3, padding=1)
+        super().__init__(first, nn.ReLU(), last, nn.Tanh())
 """
+ADAM = "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)"
 HINGE = [
     ("bce(real, 1.0), bce(fake, 0.0)", "F.relu(1 - real).mean(), F.relu(1 + fake).mean()"),
     ("bce(judge(batch.L, ab), 1.0)", "-judge(batch.L, ab).mean()"),
-    (
-        "torch.optim.Adam(discriminator.parameters(), d_lr, betas=(0.5, 0.999), fused=True)",
-        "torch.optim.RMSprop(discriminator.parameters(), d_lr)",
-    ),
+    (ADAM, "torch.optim.RMSprop(discriminator.parameters(), d_lr)"),
     ("# n_critic=2,", "n_critic=2, lambda_perc=0.0,"),
 ]
 WARMUP_PICTURES = ["wu-toy", "wu-toy-photos", "wu-toy-curve"]
@@ -49,7 +42,7 @@ def test_an_own_network_learns_in_another_game(trained):
     assert {class_of(workspace, phase) for phase in ("warmup", "adversarial")} == {"Own"}
     steps = pd.read_csv(workspace / "runs/smoke/adversarial_steps.csv")
     assert (steps["epoch"] == 1).sum() == 1  # of three batches, two for a step
-    assert steps["GAN"].min() < 0.4  # cross-entropy would begin near 0.7
+    assert steps["GAN"].min() < 0.6  # cross-entropy would begin near 0.7, and rise
 
 
 def test_an_own_network_is_analyzed_and_used(trained):

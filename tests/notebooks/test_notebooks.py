@@ -1,13 +1,16 @@
-"""What holds for every notebook: tidy cells, no name with two meanings, exercises, few words."""
+"""What holds for every notebook: tidy cells, no name with two meanings, exercises, few words; the READMEs."""
 
 import ast
 import re
 from collections import Counter
+from importlib.util import find_spec
 from symtable import symtable
 
 import nbformat
 import pytest
 from notebook_tools import PROJECT, code_of, read
+
+from helpers.config import PROFILES
 
 PATHS = sorted((PROJECT / "notebooks").rglob("[0-9]*.ipynb"))
 SERIES = [path.stem for path in PATHS if path.parent.name == "notebooks"]
@@ -50,3 +53,13 @@ def test_a_lesson_has_exercises_one_that_checks_itself_a_solution_a_summary_and_
 def test_the_series_is_short():
     words = {name: len(text_of(read(name)).split()) for name in SERIES}
     assert sum(words.values()) <= WORDS, words
+
+
+def test_the_readmes_are_short_and_their_links_and_windows_lines_lead_somewhere():
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"Windows \(PowerShell\):\n\n((?: {4}.+\n)+)", readme)[1]
+    assert find_spec(re.search(r"-m (helpers\S+)", lines)[1]) and len(readme.splitlines()) <= 90
+    assert re.search(r'\$env:COLORIZE_PROFILE = "(\w+)"', lines)[1] in PROFILES
+    for page in (PROJECT / "README.md", PROJECT / "helpers/README.md", PROJECT / "helpers/models/box/README.md"):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert not [link for link in links if not (page.parent / link).exists()]

@@ -193,9 +193,8 @@ def fit(name: str, phase: Phase, network: nn.Module, loss_of_batch: Callable[[],
         for key, part in parts.items():
             part.load_state_dict(state[key])
     for step in tqdm(range(first, phase.steps), name, phase.steps, initial=first):
-        loss = loss_of_batch()
         optimizer.zero_grad()
-        loss.backward()
+        loss_of_batch().backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

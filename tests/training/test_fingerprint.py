@@ -34,7 +34,6 @@ class Noise(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.strength = w
-constant = lambda p: {w} * p
 number = lambda p: w * p
 decorated = torch.no_grad()(lambda p: w * p)
 in_list = lambda p: table[1] * p
@@ -48,7 +47,7 @@ recursive = lambda n: n and recursive(w * n)
 mutual = lambda n: other(n) + w
 other = lambda n: mutual(n)
 """
-THINGS = "closed(w),default,keyword,Loss,Loss(),Loss().__call__,Inherited(),Noise(),decorated,constant,number,typed,"
+THINGS = "closed(w),default,keyword,Loss,Loss(),Loss().__call__,Inherited(),Noise(),decorated,number,typed,"
 THINGS += "in_list,in_tensor,in_set,in_constant_set,through_another,in_generator,recursive,mutual,{0: number},[number]"
 THINGS = [*THINGS.split(","), "functools.partial(closed, w)", "functools.partial(closed, v=w)"]
 

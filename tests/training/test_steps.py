@@ -56,9 +56,8 @@ def test_the_steps_do_what_a_plain_loop_does(cfg, accelerator, perceptual, n_cri
         total = plain_step(cfg, batches[i : i + n_critic], *mine, *adams, perceptual)
         assert adversarial(*batches[i : i + n_critic])["G total"].item() == pytest.approx(total.item(), rel=1e-3)
     for (ours, _), plain in zip(learners, mine, strict=True):
-        torch.testing.assert_close(
-            dict(ours.state_dict()), dict(plain.state_dict()), atol=2e-3, rtol=1e-3
-        )  # of steps of 1e-2
+        pair = dict(ours.state_dict()), dict(plain.state_dict())
+        torch.testing.assert_close(*pair, atol=2e-3, rtol=1e-3)  # of steps of 1e-2
 
 
 @pytest.mark.parametrize("partly", [False, True])

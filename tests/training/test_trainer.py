@@ -129,9 +129,8 @@ def test_what_the_step_returns_is_logged_by_its_names_per_step_and_epoch(make):
     history = trainer.fit(show=lambda t: rows.append((len(t.history), len(t.run.table("adversarial")))))
     assert rows == [(1, 1), (2, 2)]
     for table in (history, trainer.steps, trainer.run.table("adversarial"), trainer.run.table("adversarial", "steps")):
-        assert {"epoch", "L1", "GAN", "vividness", "G total", "D loss"} <= set(table) and (
-            table["a number"] == 0.5
-        ).all()
+        assert {"epoch", "L1", "GAN", "vividness", "G total", "D loss"} <= set(table)
+        assert (table["a number"] == 0.5).all()
     total = 50 * trainer.steps["L1"] + trainer.steps["GAN"]
     assert len(trainer.steps) == 8 and trainer.steps["G total"].tolist() == pytest.approx(total.tolist(), rel=1e-4)
     assert history["L1"][1] == pytest.approx(trainer.steps["L1"][4:].mean())
