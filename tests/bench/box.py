@@ -2,7 +2,7 @@
 
 On the test photos of the profile (`laptop`), beside all trained runs; on Kodak24 where KODAK24 names its folder;
 by source where PHOTOS names the folder that the box was trained on (its validation photos).
-HISTORIC names a folder of old photographs, of which the README shows the first; ELSEWHERE one of color photos from
+HISTORIC names a folder of old photographs, which the README shows; ELSEWHERE one of color photos from
 elsewhere, at 256 px.
 """
 
@@ -83,6 +83,14 @@ def first_pictures(truths: Sequence[np.ndarray], old: np.ndarray, colorizer: Col
     collage([[gray(lighthouse), gray(face), gray(face)], opening], folder / "00_start.jpg")
 
 
+def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
+    """Draw photos in lines of gray, colorized, truth, twelve in a line; below them old photographs without truth."""
+    lines = []
+    for some, true in ((photos[:12], True), (photos[12:], True), (old[:12], False)):
+        lines += [[colorizer(rgb, saturation=0) for rgb in some], [colorizer(rgb) for rgb in some], *[some] * true]
+    collage([line for line in lines if line], target, width=1200, gap=4)
+
+
 def main() -> None:
     """Measure, print and draw."""
     cfg, box = Config.from_profile(), Run("box").load("warmup")
@@ -97,8 +105,10 @@ def main() -> None:
         ways = {"gray": gray, "mean color": lambda rgb: render(rgb, mean)}
         ways |= {"the box": colorizer} | {name: Colorizer(path) for name, path in trained.items()}
         print(f"\nKodak24 at full size\n\n{as_markdown(at_full_size(truths, ways))}")
-        if old := paths_in("HISTORIC"):
-            first_pictures(truths, read_rgb(old[0]), colorizer, workspace.PROJECT / "notebooks" / "images")
+        if old := [reduced(read_rgb(path), 384) for path in paths_in("HISTORIC")]:
+            pictures = workspace.PROJECT / "notebooks" / "images"
+            sheet(truths, old, colorizer, pictures / "box.jpg")
+            first_pictures(truths, old[0], colorizer, pictures)
     if elsewhere := [reduced(read_rgb(path), 256) for path in paths_in("ELSEWHERE")]:
         rows = at_full_size(elsewhere, {"gray": gray, "the box": colorizer})
         print(f"\n{len(elsewhere)} photos from elsewhere, 256 px\n\n{as_markdown(rows)}")

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import av
 import cv2
 import pandas as pd
+import torch
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROUNDS, PHOTOS, SECONDS = (int(os.environ.get(*each)) for each in (("ROUNDS", 5), ("PHOTOS", 40), ("FILM_SECONDS", 4)))
@@ -47,10 +47,14 @@ def write_inputs(folder: Path) -> dict[str, Path]:
     return paths
 
 
-def command(source: Path, folder: Path) -> float:
-    """Return the seconds that the command of the checkout in this folder needs."""
+def command(source: Path, folder: Path, stub: bool) -> float:
+    """Return the seconds that the command of the checkout in this folder needs; stub: with a network that is free."""
     sys.path[:0] = [str(Path.cwd())]
-    main = importlib.import_module("helpers.apps.__main__").main
+    room = "apps" if Path("helpers/apps").exists() else "inference"
+    main = importlib.import_module(f"helpers.{room}.__main__").main
+    if stub:
+        colorizer = importlib.import_module("helpers.inference.colorizer").Colorizer
+        colorizer.predict = lambda self, L, *_: torch.full((len(L), 2, *L.shape[2:]), 0.1)
     main([str(folder / "small.jpg"), str(folder / "out" / "small.jpg")])
     started = time.perf_counter()
     main([str(source), str(folder / "out" / source.name)])
@@ -71,12 +75,12 @@ def floor(source: Path, folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def measure(checkout: Path, cores: str, source: Path, folder: Path, how: Callable) -> float:
-    """Return the seconds of one measurement in a process of its own, on one core or all; how: `command` or `floor`."""
+def measure(checkout: Path, cores: str, source: Path, folder: Path, how: str) -> float:
+    """Return the seconds of one measurement in a process of its own, on one core or all; how: "", "stub" or "floor"."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         (Path(place) / "out").mkdir()
         os.link(folder / "small.jpg", Path(place) / "small.jpg")
-        call = [sys.executable, __file__, str(source), place, how.__name__, cores]
+        call = [sys.executable, __file__, str(source), place, how, cores]
         env = os.environ | {"PYTHONPATH": str(checkout)} | ({"OMP_NUM_THREADS": "1"} if cores == "1" else {})
         done = subprocess.run(call, cwd=checkout, env=env, capture_output=True, text=True, check=True)
         return json.loads(done.stdout.splitlines()[-1])
@@ -85,14 +89,15 @@ def measure(checkout: Path, cores: str, source: Path, folder: Path, how: Callabl
 def table(paths: dict[str, Path], folder: Path, cores: str) -> pd.DataFrame:
     """Return rows of medians: a second's photos or frames now, before and at the floor, and how many times as fast."""
     before, rows = os.environ.get("BEFORE"), {}
-    for name in [name for name in MADE if os.environ.get("ONLY", "") in name]:
-        ways = {"now": (PROJECT, command)} | ({"before": (Path(before).resolve(), command)} if before else {})
-        ways |= {"floor": (PROJECT, floor)} if name in FILMS else {}
+    chosen = [name for name in MADE if os.environ.get("ONLY", "") in name]
+    for name, how in [(name, how) for how in ("", "stub") for name in chosen]:
+        ways = {"now": (PROJECT, how)} | ({"before": (Path(before).resolve(), how)} if before else {})
+        ways |= {"floor": (PROJECT, "floor")} if name in FILMS else {}
         taken = pd.DataFrame([{way: measure(at, cores, paths[name], folder, kind) for way, (at, kind) in ways.items()}
                               for _ in range(ROUNDS)])  # fmt: skip
         row = {f"{way}, a second": MADE[name] / seconds for way, seconds in taken.median().items()}
         row |= {f"times {way}": (taken[way] / taken["now"]).median() for way in list(ways)[1:]}
-        rows[name] = row
+        rows[name + (", network free" if how else "")] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -102,7 +107,8 @@ if __name__ == "__main__":
         if cores == "1":
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
         cv2.setNumThreads(1 if cores == "1" else -1)
-        print(json.dumps({"command": command, "floor": floor}[how](Path(source), Path(folder))))
+        measured = floor if how == "floor" else lambda *given: command(*given, stub=how == "stub")
+        print(json.dumps(measured(Path(source), Path(folder))))
     else:
         with tempfile.TemporaryDirectory() as place:
             given = write_inputs(Path(place))
