@@ -8,7 +8,7 @@ from nbclient.exceptions import CellExecutionError
 from notebook_tools import code_of, edited, printed, read, run, up_to
 
 LAST = {"03_warmup_training": "wu-fit", "04_adversarial_training": "ad-fit"}
-PICTURES = ["wu-batch", "wu-toy", "wu-toy-photos", "wu-toy-curve", "ad-duel", "ad-duel-figure", "ad-play"]
+PICTURES = ["wu-toy", "wu-toy-photos", "wu-toy-curve", "ad-duel", "ad-duel-figure", "ad-play"]
 PICTURES += ["ad-players", "ad-weights", "ad-weights-table", "ad-proof"]
 WARMUP, GAME = LAST
 
