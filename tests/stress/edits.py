@@ -103,7 +103,7 @@ LAMBDA = [("# lambda_l1=100,", "lambda_l1=40,")]
 
 # notebook, texts to replace, what to look at then, what came out; or the refusal
 EDITS = {
-    "hinge": (GAME, HINGE, "trainer.steps['GAN'].min() < 0.6, len(history)", "(True, 2)"),
+    "hinge": (GAME, HINGE, "bool(trainer.steps['GAN'].min() < 0.6), len(history)", "(True, 2)"),
     "LSGAN": (GAME, SQUARES, "len(history)", "2"),
     "R1": (GAME, PENALTY, "history['D R1'].gt(0).all()", "True"),
     "two discriminators, one at half size": (GAME, TWO, "'D small' in history, len(trainer.unwrapped)", "(True, 3)"),
