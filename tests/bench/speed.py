@@ -70,7 +70,9 @@ def floor(source: Path, folder: Path) -> float:
         graph.link_nodes(graph.add_buffer(stream), graph.add("hue", "h=90"), graph.add("buffersink")).configure()
         for frame in film.decode(stream):
             graph.push(frame)
-            result.mux(target.encode(graph.pull()))
+            turned = graph.pull()
+            turned.pts = None  # counted anew
+            result.mux(target.encode(turned))
         result.mux(target.encode())
     return time.perf_counter() - started
 
