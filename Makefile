@@ -3,7 +3,7 @@
 # make run                      notebooks 00 to 06: the model in the box at work, then fine-tuned on scikit-image's photos
 # make run PROFILE=laptop       trains on Kaggle's photos, small and short; or on your own: PHOTOS=folder
 # make run PROFILE=paper        the report's recipe; needs a GPU. vivid: with what was learned since
-# make test                     lint, tests of the helpers, every notebook in seconds: 12 minutes on 2 CPU cores without bf16
+# make test                     lint, tests of the helpers, every notebook in seconds: 6 minutes on 2 CPU cores
 # make test-all                 the same, and all solutions
 # make publish ADDRESS=...      writes the project's address on GitHub into the notebooks, with badges for Colab
 # SHOW=folder                   photos of yours that the notebooks from 05 on show
@@ -17,7 +17,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SERIES = $(sort $(wildcard notebooks/0[0-6]*.ipynb))
-ABOUT_quick = fine-tunes the model in the box on scikit-image's photos; about 6 minutes on 2 CPU cores without bf16, no network
+ABOUT_quick = fine-tunes the model in the box on scikit-image's photos; about 3 minutes on 2 CPU cores, no network
 ABOUT_laptop = 1,500 photos at 128 px; about half an hour on 2 CPU cores
 ABOUT_paper = the report's recipe at 255 px; needs a GPU
 ABOUT_vivid = the report's system with what was learned since; needs a GPU
