@@ -30,10 +30,10 @@ inner = $(patsubst %-bench,%,$(patsubst bench-%,%,$@))
 .PHONY: run app page test test-all check check-series check-others stress $(BENCHES) $(TOOLS)
 
 run: $(VENV)/installed
-	@mkdir -p artifacts/notebooks
+	@mkdir -p artifacts/notebooks/solutions
 	@echo "== profile $(PROFILE): $(ABOUT_$(PROFILE))"
 	@export COLORIZE_PROFILE="$(PROFILE)" COLORIZE_PHOTOS="$(call full,$(PHOTOS))" COLORIZE_SHOW="$(call full,$(SHOW))"; \
-	for notebook in $(notdir $(SERIES)); do \
+	for notebook in $(SERIES:notebooks/%=%); do \
 		echo "== $$notebook (profile $(PROFILE)), started at $$(date +%H:%M:%S)"; \
 		$(BIN)/papermill --kernel python3 --cwd notebooks --no-progress-bar --log-level WARNING --stdout-file - \
 			notebooks/$$notebook artifacts/notebooks/$$notebook || exit 1; \
