@@ -19,7 +19,7 @@ HINGE = [
     ("bce(real, 1.0), bce(fake, 0.0)", "F.relu(1 - real).mean(), F.relu(1 + fake).mean()"),
     ("bce(judge(batch.L, ab), 1.0)", "-judge(batch.L, ab).mean()"),
     (ADAM, "torch.optim.RMSprop(discriminator.parameters(), d_lr)"),
-    ("# n_critic=2,", "n_critic=2, lambda_perc=0.0,"),
+    ("# n_critic=2,", "n_critic=2, lambda_perc=0.0, precision='fp32',"),
 ]
 WARMUP_PICTURES = ["wu-toy", "wu-toy-photos", "wu-toy-curve"]
 GAME_PICTURES = ["ad-duel", "ad-duel-figure", "ad-play", "ad-players", "ad-weights", "ad-weights-table", "ad-proof"]
@@ -42,7 +42,7 @@ def test_an_own_network_learns_in_another_game(trained):
     assert {class_of(workspace, phase) for phase in ("warmup", "adversarial")} == {"Own"}
     steps = pd.read_csv(workspace / "runs/smoke/adversarial_steps.csv")
     assert (steps["epoch"] == 1).sum() == 1  # of three batches, two for a step
-    assert steps["GAN"].min() < 0.6  # cross-entropy would begin near 0.7, and rise
+    assert steps["GAN"].min() < 0.4  # cross-entropy would begin near 0.7
 
 
 def test_an_own_network_is_analyzed_and_used(trained):

@@ -75,6 +75,7 @@ NOISY = [("print(f", NOISE + "f"), ("ab = generator(batch.L)", "ab = generator(b
 HINGE = [
     (D_LOSS, "d_real, d_fake = torch.relu(1 - real).mean(), torch.relu(1 + fake).mean()"),
     (GAN, "gan, error = -judge(batch.L, ab).mean()"),
+    ("# n_critic=2,", "precision='fp32',  # n_critic=2,"),
 ]
 SQUARES = [
     (D_LOSS, "d_real, d_fake = (real - 1).square().mean(), fake.square().mean()"),
@@ -103,7 +104,7 @@ LAMBDA = [("# lambda_l1=100,", "lambda_l1=40,")]
 
 # notebook, texts to replace, what to look at then, what came out; or the refusal
 EDITS = {
-    "hinge": (GAME, HINGE, "bool(trainer.steps['GAN'].min() < 0.6), len(history)", "(True, 2)"),
+    "hinge": (GAME, HINGE, "bool(trainer.steps['GAN'].min() < 0.4), len(history)", "(True, 2)"),
     "LSGAN": (GAME, SQUARES, "len(history)", "2"),
     "R1": (GAME, PENALTY, "history['D R1'].gt(0).all()", "True"),
     "two discriminators, one at half size": (GAME, TWO, "'D small' in history, len(trainer.unwrapped)", "(True, 3)"),
