@@ -94,8 +94,6 @@ def hinted_generator():
     generator = Generator(weights=None, res_blocks=0, hints=True)
     with torch.no_grad():
         generator.head.weight.mul_(5)
-        for conv in generator.hint_convs:
-            torch.nn.init.normal_(conv.weight, std=0.05)
         generator.palette.copy_(count_colors(generator, torch.from_numpy(coffee()).permute(2, 0, 1)[None]))
     generator.trained_size = 64
     return generator.eval()

@@ -105,19 +105,22 @@ class Question:
 
 
 @torch.inference_mode()
-def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how much a hint in each of about PLACES cells decides in each of them, and the cell of each pixel.
+def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how much a hint in each of about PLACES cells decides in each of them, the cell of each pixel, and ab.
 
-    L (1, 1, h, w), hints (1, 3, h, w); returns (cells, cells), 0 to 1, see `HintAttention.influence`, and (h, w).
+    L (1, 1, h, w), hints (1, 3, h, w); returns (cells, cells), 0 to 1, see `HintAttention.influence`, (h, w), and
+    (2, h, w) in [-1, 1] with the hints followed.
     """
-    height, width = L.shape[-2:]
+    generator, (height, width) = colorizer.generator, L.shape[-2:]
     small = (0, max(0, 33 - width), 0, max(0, 33 - height))  # what the network needs
     L, hints = (pad_to_stride(F.pad(x, small, mode="replicate")).to(colorizer.accelerator.device) for x in (L, hints))
     with colorizer.predicting, colorizer.accelerator.autocast():
-        maps = colorizer.generator.decoded(L, hints)[1]
+        ab, maps = generator.decoded(L)
+        ab = generator.hinted(L, ab, maps, hints).float().cpu()
     grid = grid_of(L.shape[-2:], PLACES)
     cells = F.interpolate(torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid), L.shape[-2:])
-    return colorizer.generator.hint_attention.influence(maps, L, grid).cpu(), cells[0, 0, :height, :width].long()
+    influence = generator.hint_attention.influence(maps, L, grid).cpu()
+    return influence, cells[0, 0, :height, :width].long(), ab[0, :, :height, :width]
 
 
 def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
@@ -150,8 +153,8 @@ def questions(
     full, L, size = colorizer.prepare(photo, options)
     if L.std(correction=0) < FLAT:
         return []
-    given, ab = hint_maps(hints, size, L.shape[-2:]), colorizer.predict_colors(L, options, hints, size)
-    influence, cells = influence_of_places(colorizer, L, given)
+    given = hint_maps(hints, size, L.shape[-2:])
+    influence, cells, ab = influence_of_places(colorizer, L, given)
     showing, small, found = L[0, 0].abs() < SHOWING, reduced(full, options.input_size), []
     maps = showing.float(), given[:, 2:]
     pixels, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)

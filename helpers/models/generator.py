@@ -99,11 +99,8 @@ class Generator(nn.Module, PyTorchModelHubMixin):
         self.head, self.smooth = nn.Conv2d(WIDTHS[-1], 2, 3, padding=1), blocks.binomial()
         for module in (self.bottleneck, self.decoder, self.head):
             module.apply(init_weights)  # the encoder has its own
-        self.hint_attention = self.hint_convs = None
+        self.hint_attention = None
         if hints:
-            self.hint_convs = nn.ModuleList([nn.Conv2d(3, count, 1, bias=False) for count in channels])
-            for conv in self.hint_convs:
-                nn.init.zeros_(conv.weight)  # at first hints change no feature
             self.hint_attention = HintAttention((*channels[:3], *WIDTHS[-3:]))
             self.register_buffer("palette", torch.zeros(PALETTE))
 
@@ -118,28 +115,21 @@ class Generator(nn.Module, PyTorchModelHubMixin):
     def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
         """Return the predicted ab; raises ValueError for hints if the generator was made without `hints=True`."""
         (height, width), L = L.shape[-2:], pad_to_stride(L)
-        hints = None if hints is None else pad_to_stride(hints)
-        ab, maps = self.decoded(L, hints)
+        ab, maps = self.decoded(L)
         if hints is not None:
-            ab = (ab + self.hint_attention(maps, L, ab, hints)).clamp(-1, 1)
-            ab = torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
+            ab = self.hinted(L, ab, maps, pad_to_stride(hints))
         return ab[..., :height, :width]
 
-    def decoded(self, L: Tensor, hints: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Return ab before hints are attended to, and the six feature maps by which they are; H and W fit the stride.
+    def hinted(self, L: Tensor, ab: Tensor, maps: list[Tensor], hints: Tensor) -> Tensor:
+        """Return ab (N, 2, H, W) that follows hints (N, 3, H, W), from what `decoded` returned; raises as `forward`."""
+        if self.hint_attention is None:
+            raise ValueError("this generator takes no hints: notebook 07 makes one that does")
+        ab = (ab + self.hint_attention(maps, L, ab, hints)).clamp(-1, 1)
+        return torch.where(hints[:, 2:] == 1, hints[:, :2].to(ab), ab)  # sure colors are reproduced exactly
 
-        Raises ValueError as `forward` does.
-        """
-        features = self.encoder(L)  # (N, C1, H/2, W/2) to (N, C5, H/32, W/32)
-        if hints is not None:
-            if self.hint_attention is None:
-                raise ValueError("this generator takes no hints: notebook 07 makes one that does")
-            weighted = torch.cat([hints[:, :2] * hints[:, 2:], hints[:, 2:]], 1)
-            features = [
-                x + conv(nn.functional.adaptive_avg_pool2d(weighted, x.shape[-2:]).to(x.dtype))
-                for x, conv in zip(features, self.hint_convs, strict=True)
-            ]
-        *skips, x = features
+    def decoded(self, L: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return ab before hints are followed, and the six feature maps by which they are; H and W fit the stride."""
+        *skips, x = self.encoder(L)  # (N, C1, H/2, W/2) to (N, C5, H/32, W/32)
         x, maps = self.bottleneck(x), []
         for up, skip in zip(self.decoder, [*reversed(skips), None], strict=True):
             x = up(x, skip)  # (N, C, H/16, W/16) to (N, C, H, W)

@@ -9,7 +9,8 @@ from skimage.graph import pixel_graph
 from torch import Tensor
 
 NODES = 2304  # of the grid on which ways are measured
-GAMMA = 2.0  # how much longer a step is by a change of L, in [-1, 1]
+GAMMA = 8.0  # how much longer a step is by a change of L, in [-1, 1]
+SMOOTH = 0.6  # steps of the grid, by which noise is smoothed
 SOURCES = 32  # places from which ways are measured for one photo
 NEAR = 0.06  # closer places share a source; in shares of the shorter side
 
@@ -45,7 +46,7 @@ def detours(L: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     small = F.interpolate(L.detach()[None, None].double(), grid, mode="area")[0, 0].cpu().numpy()
     step = [length / count / side for length, count in zip(size, grid, strict=True)]
     graph, _ = pixel_graph(
-        gaussian_filter(small, 1.0),
+        gaussian_filter(small, SMOOTH),
         mask=np.ones(grid, bool),
         edge_function=lambda one, other, length: length + GAMMA * np.abs(one - other),
         connectivity=2,

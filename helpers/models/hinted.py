@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from helpers.models.generator import arguments_of
 from helpers.models.likely_colors import count_colors
 
-HINT_PARTS = ("hint_convs.", "hint_attention.", "palette")  # of a generator's state dict
+HINT_PARTS = ("hint_attention.", "palette")  # of a generator's state dict
 
 
 def with_hints(generator: nn.Module, photos: Tensor | None = None) -> nn.Module:
