@@ -61,7 +61,9 @@ def fit_axis(axis: Axes, title: str, scale: str = "linear") -> None:
     if axis.get_legend() is None:
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))  # an epoch is whole
-        axis.legend(fontsize=8, loc="upper left")
+        axis.legend(fontsize=8)
+    y = np.asarray(axis.lines[0].get_ydata())
+    axis.get_legend().set_loc("lower right" if y[-1] > y[0] else "upper right")  # where the curve is not
 
 
 def draw_steps(axis: Axes, steps: pd.DataFrame, columns: list[str], title: str) -> None:
