@@ -88,9 +88,7 @@ PHASES = {
         teachers=(("student", 1, SIZE, False),), taught=0.4, strange=(("beyond", 1, SIZE, False),),
     ),
     "hints": Phase(3_200, 1e-3, 100, start="box"),
-    "around edges": Phase(600, 5e-4, 100, start="hints"),
 }  # fmt: skip
-HINTED = ("hints", "around edges")
 ENLARGER = Phase(2_000, 5e-4, 1)
 
 
@@ -214,10 +212,8 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
     phase, autocast = PHASES[name], workspace.make_accelerator().autocast
     usual = BATCH // 2 if phase.strange else BATCH
     crop = K.RandomResizedCrop((SIZE, SIZE), scale=(phase.crop, 1.0), ratio=(1.0, 1.0), p=1.0)
-    changes = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name in HINTED else 0)]
+    changes = [K.RandomHorizontalFlip(p=0.5), crop, *[paste] * (4 if name == "hints" else 0)]
     generator = generator.to(memory_format=torch.channels_last).train()
-    if name == "around edges":
-        generator.hint_attention.eval()  # hints go around edges, which is slow, as they do when it is used
 
     def _loss():
         rgb = torch.from_numpy(draw(usual)).float() / 255
@@ -226,7 +222,7 @@ def train(name: str, networks: dict[str, nn.Module], generator: nn.Module, draw:
         if phase.strange:
             rgb = torch.cat([rgb, strange(torch.from_numpy(draw(BATCH)).float() / 255)])
         L, ab = rgb_to_L_ab(rgb.clamp(0, 1))
-        hints = [hints_of(ab, [draw_squares(SIZE, SIZE) for _ in ab])] if name in HINTED else []
+        hints = [hints_of(ab, [draw_squares(SIZE, SIZE) for _ in ab])] if name == "hints" else []
         with autocast():
             ours = generator(L, *hints).float()
             taught = mean_of(networks, phase.teachers, L[:usual]) if phase.teachers else ab
@@ -291,14 +287,14 @@ def train_box(folder: Path) -> None:
         if name == "hints":
             generator = with_hints(generator, squares_of(photos[training[::8]]))
         trained = train(name, networks, generator, _draw)
-        networks[name] = trained if name in HINTED else settle(trained, _draw)
+        networks[name] = trained if name == "hints" else settle(trained, _draw)
         curve = frontier(networks[name].eval(), validation)
         over, share = curve["PSNR"][1.0] - curve["PSNR"][0.0], curve["of truth"][1.0]
         print(f"validation: {over:+.2f} dB over gray at {share:.0%} of the truth's colors")
         if name == "general":
             networks["beyond"] = beyond(networks["colors"], networks["general"])
     BOX.mkdir(exist_ok=True)
-    save_network(BOX / "warmup.safetensors", networks["around edges"], cfg, half=True)
+    save_network(BOX / "warmup.safetensors", networks["hints"], cfg, half=True)
     (BOX / "warmup.json").write_text(json.dumps({**asdict(cfg), "start": "box"}, indent=1))
 
 
