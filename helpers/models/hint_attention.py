@@ -15,7 +15,7 @@ SURPRISE = 0.4  # distance of a hint from the prediction, in [-1, 1] units, from
 CAST = 0.2  # corrections up to about this size, in [-1, 1] units, can be a color cast of the whole photo
 FARTHER = 10  # times the learned reach in position, where the way is measured around edges
 PIXELS = 2**14  # whose scores are in memory at a time
-STRICT = 1.5  # how much less far a typical hint reaches
+STRICT = 2.5  # how much less far a typical hint reaches, for questions
 FEW = 1.5  # this many hints make half of the estimated cast apply
 APART = 0.2  # closer hints count as one for the cast; in shares of the shorter side
 
