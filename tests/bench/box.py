@@ -34,6 +34,8 @@ from helpers.runs import Run, load_network, runs
 
 SHARES = (0.5, 0.6, 0.75, 0.9)  # of the truth's colorfulness
 SUIT = [(140, 320), (80, 430), (190, 270), (250, 430), (350, 330), (180, 440), (290, 400)]  # of the astronaut
+SAUCER = [(110, 230), (150, 300), (230, 350), (310, 372), (400, 345), (455, 270), (465, 210), (180, 230), (300, 290)]
+AROUND = {"#b06838": [(60, 380), (560, 330), (520, 80), (60, 130), (540, 220)], "#c08030": [(290, 165), (330, 180)]}
 
 
 def at_full_size(truths: Sequence[np.ndarray], colorizers: dict[str, Callable]) -> dict[str, dict]:
@@ -72,7 +74,7 @@ def collage(lines: Sequence[Sequence[np.ndarray]], target: Path, width: int = 16
 
 
 def first_pictures(truths: Sequence[np.ndarray], old: np.ndarray, colorizer: Colorizer, folder: Path) -> None:
-    """Draw the README's pictures: a photo, an old print and a cup with a hint; failures; and notebook 00's opening."""
+    """Draw the README's pictures: a photo, an old print and a cup with a hint; failures; the openings of 00 and 07."""
     gray, hint = partial(colorizer, saturation=0), Hint(150, 260, "#305090")
     lighthouse, cup, face = truths[20], data.coffee(), data.astronaut()
     with_a_click = [gray(cup), colorizer(cup, [hint])]
@@ -81,6 +83,9 @@ def first_pictures(truths: Sequence[np.ndarray], old: np.ndarray, colorizer: Col
     suit = [Hint(x, y, "#d06030") for x, y in SUIT]
     opening = [colorizer(lighthouse), colorizer(face), colorizer(face, suit)]
     collage([[gray(lighthouse), gray(face), gray(face)], opening], folder / "00_start.jpg")
+    around = [Hint(x, y, color) for color, places in AROUND.items() for x, y in places]
+    cups = [[*around, *(Hint(x, y, color) for x, y in SAUCER)] for color in ("#b03818", "#2060b0")]
+    collage([[gray(cup), colorizer(cup), *(colorizer(cup, hints) for hints in cups)]], folder / "07_hints.jpg", 1230)
 
 
 def sheet(photos: Sequence[np.ndarray], old: Sequence[np.ndarray], colorizer: Colorizer, target: Path) -> None:
