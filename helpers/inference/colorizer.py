@@ -180,15 +180,19 @@ class Colorizer:
         ab = self.predict(L, options.flip, wanted) * options.saturation
         return torch.where(maps[:, 2:] == 1, maps[:, :2], ab)[0]
 
+    def inputs(self, *maps: Tensor | None) -> list[Tensor]:
+        """Return the maps (N, C, h, w) that are not None on the network's device, at least 33 pixels on each side."""
+        height, width = maps[0].shape[-2:]
+        small = (0, max(0, 33 - width), 0, max(0, 33 - height))
+        return [F.pad(x, small, mode="replicate").to(self.accelerator.device) for x in maps if x is not None]
+
     @torch.inference_mode()
     def predict(self, L: Tensor, flip: bool = False, hints: Tensor | None = None) -> Tensor:
         """Return ab (N, 2, h, w) on the CPU for L (N, 1, h, w), both in [-1, 1], of any size, even one pixel.
 
         hints: maps (N, 3, h, w), see `HintAttention`. Raises ValueError if the generator takes none.
         """
-        height, width = L.shape[-2:]
-        small = (0, max(0, 33 - width), 0, max(0, 33 - height))
-        inputs = [F.pad(x, small, mode="replicate").to(self.accelerator.device) for x in (L, hints) if x is not None]
+        (height, width), inputs = L.shape[-2:], self.inputs(L, hints)
         with self.predicting, self.accelerator.autocast():
             ab = self.generator(*inputs).float()
             if flip:

@@ -105,22 +105,21 @@ class Question:
 
 
 @torch.inference_mode()
-def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def influence_of_places(colorizer: Colorizer, L: Tensor, hints: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return how much a hint in each of about PLACES cells decides in each of them, the cell of each pixel, and ab.
 
     L (1, 1, h, w), hints (1, 3, h, w); returns (cells, cells), 0 to 1, see `HintAttention.influence`, (h, w), and
     (2, h, w) in [-1, 1] with the hints followed.
     """
     generator, (height, width) = colorizer.generator, L.shape[-2:]
-    small = (0, max(0, 33 - width), 0, max(0, 33 - height))  # what the network needs
-    L, hints = (pad_to_stride(F.pad(x, small, mode="replicate")).to(colorizer.accelerator.device) for x in (L, hints))
+    L, *given = map(pad_to_stride, colorizer.inputs(L, hints))
     with colorizer.predicting, colorizer.accelerator.autocast():
         ab, maps = generator.decoded(L)
-        ab = generator.hinted(L, ab, maps, hints).float().cpu()
+        ab = generator.hinted(L, ab, maps, *given) if given else ab
     grid = grid_of(L.shape[-2:], PLACES)
     cells = F.interpolate(torch.arange(float(grid[0] * grid[1])).view(1, 1, *grid), L.shape[-2:])
     influence = generator.hint_attention.influence(maps, L, grid).cpu()
-    return influence, cells[0, 0, :height, :width].long(), ab[0, :, :height, :width]
+    return influence, cells[0, 0, :height, :width].long(), ab[0, :, :height, :width].float().cpu()
 
 
 def cover(influence: Tensor, worth: Tensor, left: Tensor, free: Tensor, count: int) -> list[tuple[int, Tensor]]:
@@ -154,7 +153,7 @@ def questions(
     if L.std(correction=0) < FLAT:
         return []
     given = hint_maps(hints, size, L.shape[-2:])
-    influence, cells, ab = influence_of_places(colorizer, L, given)
+    influence, cells, ab = influence_of_places(colorizer, L, given if len(hints) else None)
     showing, small, found = L[0, 0].abs() < SHOWING, reduced(full, options.input_size), []
     maps = showing.float(), given[:, 2:]
     pixels, hinted = (torch.bincount(cells.flatten(), x.flatten(), len(influence)).float() for x in maps)
